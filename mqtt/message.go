@@ -1,0 +1,117 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// QoS is the delivery guarantee of a message or the highest one that a
+// subscription asks for (MQTT 3.1.1, section 4.3).
+type QoS byte
+
+// The three guarantees. A subscription may answer a refused filter with
+// [QoSFailure] instead.
+const (
+	AtMostOnce  QoS = 0
+	AtLeastOnce QoS = 1
+	ExactlyOnce QoS = 2
+
+	QoSFailure QoS = 0x80
+)
+
+// Valid reports whether q is one of the three guarantees.
+func (q QoS) Valid() bool { return q <= ExactlyOnce }
+
+// Message is one application message. It is immutable once published: Payload
+// is shared by everybody who receives it and never written.
+type Message struct {
+	Topic   string
+	Payload []byte
+	QoS     QoS
+	Retain  bool
+	Origin  string // who published: a client id, "adapter/weather", "bridge/cloud"
+}
+
+// Errors of publishing, to be matched with [errors.Is].
+var (
+	// ErrInvalidTopic wraps every complaint about a topic name or filter.
+	ErrInvalidTopic = errors.New("invalid topic")
+
+	// ErrTooLarge means a message is over the size limit of its receiver.
+	ErrTooLarge = errors.New("message too large")
+
+	// ErrClosed means the broker or inbox has ended.
+	ErrClosed = errors.New("closed")
+)
+
+// Validate reports why m cannot be published, or nil.
+func (m Message) Validate() error {
+	if !m.QoS.Valid() {
+		return fmt.Errorf("publish to %q: QoS %d is not 0, 1 or 2", m.Topic, m.QoS)
+	}
+	return ValidName(m.Topic)
+}
+
+// Publisher takes responsibility for messages.
+type Publisher interface {
+	// Publish returns nil once the gateway has taken responsibility for m:
+	// for every durable session that m matches, m is on disk or was
+	// acknowledged by that session. It may be called from any goroutine.
+	Publish(ctx context.Context, m Message) error
+
+	// PublishAsync queues m behind all that this goroutine published before
+	// and returns. It blocks only while the memory for messages on their way
+	// to disk is used up, which is the backpressure of a producer that cannot
+	// wait for each message. Its error says that m was not queued.
+	//
+	// done, if not nil, is called once with what Publish would have returned.
+	// It is called from a goroutine of the gateway and must not block. With a
+	// nil done nobody waits for m, so the write to disk may be delayed by up
+	// to a second to spare the card.
+	PublishAsync(ctx context.Context, m Message, done func(error)) error
+}
+
+// Subscription is one filter and the highest QoS its holder wants.
+type Subscription struct {
+	Filter string
+	QoS    QoS
+}
+
+// Delivery is a message handed out by an [Inbox].
+type Delivery struct {
+	Seq uint64 // names the delivery in Ack; rises with each message
+	Message
+}
+
+// InboxOptions are the limits of an inbox.
+type InboxOptions struct {
+	// MaxInflight is how many deliveries may be handed out and not yet be
+	// acknowledged on disk. 0 means 100.
+	MaxInflight int
+}
+
+// Inbox is a durable queue with one consumer. What is not acknowledged is handed
+// out again, in the same order, when the inbox is opened the next time, also
+// after a restart.
+type Inbox interface {
+	// Recv waits for the next message. It fails with ctx's error, or with
+	// ErrClosed once the inbox is closed or was opened by somebody else. It
+	// must be called from one goroutine at a time.
+	Recv(ctx context.Context) (Delivery, error)
+
+	// Ack releases the delivery seq for good. It may be called from any
+	// goroutine and in any order. An unknown seq is no error.
+	Ack(seq uint64)
+
+	// Close ends the consumer and keeps what is queued.
+	Close()
+}
+
+// Subscriber opens inboxes.
+type Subscriber interface {
+	// OpenInbox opens the inbox called name and gives it exactly the
+	// subscriptions subs. An inbox that is new owns what is published from
+	// now on. Whoever had it open before gets ErrClosed.
+	OpenInbox(ctx context.Context, name string, o InboxOptions, subs ...Subscription) (Inbox, error)
+}
