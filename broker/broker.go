@@ -1,0 +1,268 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tidegate/internal/units"
+	"tidegate/mqtt"
+	"tidegate/store"
+)
+
+// Options are what a broker needs beside its configuration.
+type Options struct {
+	Store *store.Store // opened and closed by the caller
+	Log   *slog.Logger // nil: nothing is logged
+
+	CommitInterval units.Duration // the longest wait for a group commit; 0: 10 ms
+	OnlineDelay    units.Duration // how long a connected consumer may take to acknowledge; 0: 1 s
+	MemoryLimit    units.Size     // of which a quarter may wait for the disk; 0: 64 MiB
+}
+
+// Broker is an MQTT 3.1.1 broker. Its methods may be called from any goroutine.
+// It implements [mqtt.Publisher] and [mqtt.Subscriber].
+type Broker struct {
+	cfg         Config
+	log         *slog.Logger
+	start       time.Time
+	onlineDelay int64 // nanoseconds
+	maxRAM      int   // bytes of one session's queue in memory
+
+	commit   *committer
+	trie     trie
+	retained retained
+	stats    counters
+	turns    sync.Pool
+	stopped  atomic.Bool
+
+	listeners []net.Listener
+	wg        sync.WaitGroup // of connections
+
+	mu        sync.Mutex
+	sessions  map[string]*session
+	queues    map[uint32]*session // of durable sessions
+	nextQueue uint32
+	conns     map[*conn]struct{}
+	closing   bool
+}
+
+// New makes a broker and restores from the store what it held: sessions with
+// their subscriptions and queues, and retained messages. cfg has its defaults
+// filled in and no problems.
+func New(cfg Config, o Options) (*Broker, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{
+		cfg:         cfg,
+		log:         o.Log,
+		start:       time.Now(),
+		onlineDelay: int64(cmp.Or(o.OnlineDelay, units.Duration(time.Second))),
+		maxRAM:      int(cfg.Queue.MaxMemory),
+		sessions:    make(map[string]*session),
+		queues:      make(map[uint32]*session),
+		conns:       make(map[*conn]struct{}),
+	}
+	b.retained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits}
+	b.turns.New = func() any { return &turn{b: b} }
+	b.commit = &committer{
+		store:    o.Store,
+		log:      o.Log,
+		now:      b.now,
+		interval: int64(cmp.Or(o.CommitInterval, units.Duration(10*time.Millisecond))),
+		maxBytes: int(cmp.Or(o.MemoryLimit, 64*units.MiB)) / 4,
+		wake:     make(chan struct{}, 1),
+		due:      never,
+		last:     o.Store.LastSeq(),
+	}
+	b.commit.committed = b.commit.last
+	if err := b.restore(); err != nil {
+		return nil, fmt.Errorf("restore the broker's state: %w", err)
+	}
+	return b, nil
+}
+
+// now returns the time since the broker was made, in nanoseconds. It never goes
+// back, whatever happens to the clock.
+func (b *Broker) now() int64 { return int64(time.Since(b.start)) }
+
+// Listen opens the listeners, so that their addresses are known before [Broker.Serve].
+func (b *Broker) Listen() error {
+	for _, l := range b.cfg.Listeners {
+		addr, _ := l.hostPort()
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			b.closeListeners()
+			return fmt.Errorf("listen on %s: %w", l.Address, err)
+		}
+		b.listeners = append(b.listeners, ln)
+	}
+	return nil
+}
+
+// Addrs returns the addresses of the listeners.
+func (b *Broker) Addrs() []net.Addr {
+	addrs := make([]net.Addr, len(b.listeners))
+	for i, ln := range b.listeners {
+		addrs[i] = ln.Addr()
+	}
+	return addrs
+}
+
+// Serve accepts connections until ctx is done. Then it ends them all, writes
+// what is not on disk, and returns once nothing of it runs any more.
+func (b *Broker) Serve(ctx context.Context) error {
+	commitCtx, stopCommit := context.WithCancel(context.Background())
+	defer stopCommit()
+	var committing, accepting sync.WaitGroup
+	committing.Go(func() { b.commit.run(commitCtx, &turn{b: b}) })
+	for _, ln := range b.listeners {
+		accepting.Go(func() { b.accept(ln) })
+	}
+	<-ctx.Done()
+	b.closeListeners()
+	accepting.Wait()
+	b.endAll(errShutdown)
+	b.wg.Wait()
+	b.stopped.Store(true)
+	stopCommit()
+	committing.Wait()
+	return b.commit.health()
+}
+
+func (b *Broker) closeListeners() {
+	for _, ln := range b.listeners {
+		ln.Close()
+	}
+}
+
+// accept serves what connects to ln until ln is closed.
+func (b *Broker) accept(ln net.Listener) {
+	for {
+		nc, err := ln.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // out of descriptors, most likely: others have to go first
+			b.log.Error("cannot accept a connection", "listener", ln.Addr().String(), "error", err)
+			time.Sleep(100 * time.Millisecond)
+		default:
+			b.admit(nc)
+		}
+	}
+}
+
+// admit serves a connection in a goroutine of its own, if there is room.
+func (b *Broker) admit(nc net.Conn) {
+	c := newConn(b, nc)
+	if !b.enter(c) {
+		b.stats.refused.Add(1)
+		c.end(errTooMany)
+		return
+	}
+	go func() {
+		defer b.wg.Done()
+		b.serve(c)
+	}()
+}
+
+// ServeConn serves one connection, wherever it comes from, until it ends. Serve
+// has to run.
+func (b *Broker) ServeConn(nc net.Conn) {
+	c := newConn(b, nc)
+	if b.enter(c) {
+		defer b.wg.Done()
+		b.serve(c)
+	} else {
+		c.end(errTooMany)
+	}
+}
+
+// enter counts the connection in. It returns false if there are too many.
+func (b *Broker) enter(c *conn) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing || len(b.conns) >= b.cfg.Limits.MaxConnections {
+		return false
+	}
+	b.conns[c] = struct{}{}
+	b.wg.Add(1)
+	return true
+}
+
+func (b *Broker) serve(c *conn) {
+	c.serve()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.conns, c)
+}
+
+func (b *Broker) endAll(why error) {
+	b.mu.Lock()
+	b.closing = true
+	conns := make([]*conn, 0, len(b.conns))
+	for c := range b.conns {
+		conns = append(conns, c)
+	}
+	b.mu.Unlock()
+	for _, c := range conns {
+		c.end(why)
+	}
+}
+
+// newTurn begins a turn for a goroutine that is not the broker's own. endTurn
+// gives it back.
+func (b *Broker) newTurn(done <-chan struct{}) *turn {
+	t := b.turns.Get().(*turn)
+	t.done = done
+	t.begin()
+	return t
+}
+
+func (b *Broker) endTurn(t *turn) {
+	t.end()
+	t.done = nil
+	b.turns.Put(t)
+}
+
+// Publish takes responsibility for m, see [mqtt.Publisher].
+func (b *Broker) Publish(ctx context.Context, m mqtt.Message) error {
+	kept := make(chan error, 1)
+	if err := b.PublishAsync(ctx, m, func(err error) { kept <- err }); err != nil {
+		return err
+	}
+	select {
+	case err := <-kept:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("publish to %q: %w", m.Topic, ctx.Err())
+	}
+}
+
+// PublishAsync queues m, see [mqtt.Publisher].
+func (b *Broker) PublishAsync(ctx context.Context, m mqtt.Message, done func(error)) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	if size := len(m.Topic) + len(m.Payload); size > int(b.cfg.Limits.MaxPacketSize) {
+		return fmt.Errorf("publish %d bytes to %q, max_packet_size is %v: %w", size, m.Topic, b.cfg.Limits.MaxPacketSize, mqtt.ErrTooLarge)
+	}
+	if b.stopped.Load() {
+		return fmt.Errorf("publish to %q: broker: %w", m.Topic, mqtt.ErrClosed)
+	}
+	t := b.newTurn(ctx.Done())
+	defer b.endTurn(t)
+	b.stats.received.Add(1)
+	err := b.route(t, &publication{topic: []byte(m.Topic), payload: m.Payload, qos: m.QoS, retain: m.Retain, waiter: waiter{done: done}})
+	if err != nil {
+		return fmt.Errorf("publish to %q: %w", m.Topic, cmp.Or(ctx.Err(), err))
+	}
+	return nil
+}

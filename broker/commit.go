@@ -1,0 +1,250 @@
+package broker
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"tidegate/mqtt"
+	"tidegate/store"
+)
+
+// run commits what is due until ctx is done, and then once more all there is.
+func (c *committer) run(ctx context.Context, t *turn) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-c.wake:
+		case <-timer.C:
+		}
+		t.begin()
+		next := c.step(t)
+		t.end()
+		timer.Reset(time.Duration(next - c.now()))
+	}
+	t.begin()
+	c.close(t)
+	t.end()
+}
+
+// step commits if something is due. It returns when to look again.
+func (c *committer) step(t *turn) (next int64) {
+	c.mu.Lock()
+	c.due = c.nextDue()
+	due := c.due
+	c.mu.Unlock()
+	if due > t.now {
+		return min(due, t.now+int64(time.Hour))
+	}
+	if err := c.commit(t); err != nil {
+		c.mu.Lock()
+		c.due = t.now + retryAfter
+		c.mu.Unlock()
+		return t.now + retryAfter
+	}
+	return t.now
+}
+
+// nextDue finds the earliest time that something has to be on disk. The caller
+// holds mu.
+func (c *committer) nextDue() int64 {
+	if len(c.rows)+len(c.marks)+len(c.dirty)+len(c.then) > 0 {
+		return c.due
+	}
+	due := never
+	for i := range c.pend.len() {
+		if r := *c.pend.at(i); r.state == waiting || r.state == writing {
+			due = min(due, r.due)
+		}
+	}
+	return due
+}
+
+// close makes the last commit. Who still waits after it is told that it failed.
+func (c *committer) close(t *turn) {
+	err := c.commit(t)
+	for _, w := range c.shut() {
+		if w.done != nil {
+			w.done(err)
+		}
+	}
+}
+
+// shut lets nobody wait for memory any more, and returns who waits for records.
+func (c *committer) shut() (waiters []waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.room != nil {
+		close(c.room)
+		c.room = nil
+	}
+	for i := range c.pend.len() {
+		waiters = append(waiters, (*c.pend.at(i)).waiters...)
+	}
+	return waiters
+}
+
+// group is what one commit takes: the batch for the store and what to do when it
+// is on disk.
+type group struct {
+	batch   store.Batch
+	records []*record
+	queues  []*session
+	then    []func(*turn)
+}
+
+// commit writes everything dirty in one group. When the store refuses it, all of
+// it stays dirty and is part of the next try.
+func (c *committer) commit(t *turn) error {
+	g := c.gather()
+	for _, s := range g.queues {
+		g.batch.Queues = append(g.batch.Queues, s.position(c))
+	}
+	err := c.store.Commit(&g.batch)
+	c.report(err)
+	if err != nil {
+		c.putBack(g)
+		return err
+	}
+	for _, s := range g.queues {
+		s.saved(t)
+	}
+	c.finish(t, g)
+	for _, then := range g.then {
+		then(t)
+	}
+	return nil
+}
+
+// gather takes everything dirty. It holds order, so no record is half noted.
+func (c *committer) gather() *group {
+	c.order.Lock()
+	defer c.order.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := &group{then: c.then}
+	for i := range c.pend.len() {
+		if r := *c.pend.at(i); r.state == waiting || r.state == writing {
+			c.write(g, r)
+		}
+	}
+	g.batch.Rows, g.batch.Marks, g.queues = c.rows, c.marks, c.dirty
+	c.rows, c.marks, c.dirty, c.then = nil, nil, nil, nil
+	for _, s := range g.queues {
+		s.moved = false
+	}
+	c.due = never
+	return g
+}
+
+// write adds r to the group. From here on its owners' acknowledgements have to
+// get to the disk as well. The caller holds mu.
+func (c *committer) write(g *group, r *record) {
+	owners := make([]store.Owner, 0, len(r.owners))
+	for i := range r.owners {
+		o := &r.owners[i]
+		if o.done && r.state == waiting {
+			continue
+		}
+		owners = append(owners, store.Owner{Queue: o.s.queue, Tag: o.tag})
+		if r.state == waiting {
+			o.s.stored++
+			c.movedLocked(o.s)
+		}
+	}
+	r.state = writing
+	g.records = append(g.records, r)
+	g.batch.Records = append(g.batch.Records, store.Record{Seq: r.seq, Owners: owners, Data: r.body})
+}
+
+// putBack makes dirty again what could not be written.
+func (c *committer) putBack(g *group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rows = append(g.batch.Rows, c.rows...)
+	c.marks = append(g.batch.Marks, c.marks...)
+	c.then = append(g.then, c.then...)
+	for _, s := range g.queues {
+		c.movedLocked(s)
+	}
+}
+
+// finish keeps the promises that are on disk now.
+func (c *committer) finish(t *turn, g *group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range g.records {
+		r.state = committed
+		c.keep(t, r)
+	}
+	c.trim()
+}
+
+// report says once that the disk refuses, and once that it takes again.
+func (c *committer) report(err error) {
+	c.mu.Lock()
+	before := c.failed
+	c.failed = err
+	c.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		c.log.Error("cannot write to the store; QoS 1 and 2 messages are not acknowledged until it works again", "error", err)
+	case err == nil && before != nil:
+		c.log.Info("the store takes messages again")
+	}
+}
+
+// health returns why the store cannot be written, or nil.
+func (c *committer) health() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
+
+// A note is what the store keeps for a session beside its position: version,
+// last packet identifier, and the places behind the position that the consumer
+// has already acknowledged or, at QoS 2, released.
+const noteVersion = 1
+
+func appendNote(dst []byte, lastID uint16, base uint64, beyond []acked) []byte {
+	dst = append(dst, noteVersion, byte(lastID>>8), byte(lastID))
+	for _, a := range beyond {
+		v := (a.seq - base) << 1
+		if a.released {
+			v |= 1
+		}
+		dst = binary.AppendUvarint(dst, v)
+	}
+	return dst
+}
+
+// parseNote is the reverse. A note that is damaged yields what is lawful up to
+// there: at worst a message is sent once more.
+func parseNote(note []byte, base uint64) (lastID uint16, beyond []acked) {
+	if len(note) < 3 || note[0] != noteVersion {
+		return 0, nil
+	}
+	lastID = binary.BigEndian.Uint16(note[1:])
+	for note = note[3:]; len(note) > 0; {
+		v, n := binary.Uvarint(note)
+		if n <= 0 {
+			break
+		}
+		note = note[n:]
+		beyond = append(beyond, acked{seq: base + v>>1, released: v&1 != 0})
+	}
+	return lastID, beyond
+}
+
+// acked is a place in the journal, behind a session's position, of a message
+// that the consumer has acknowledged or, if released, answered with PUBREC.
+type acked struct {
+	seq      uint64
+	released bool
+}
+
+// validQoS guards against a tag that no version of the gateway has written.
+func validQoS(q mqtt.QoS) bool { return q == mqtt.AtLeastOnce || q == mqtt.ExactlyOnce }

@@ -1,0 +1,347 @@
+package broker
+
+import (
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"tidegate/mqtt"
+	"tidegate/store"
+)
+
+// How long the committer waits. What nobody waits for may take a second, which
+// spares the card; a failed commit is tried again after a second.
+const (
+	lazy       = int64(time.Second)
+	retryAfter = int64(time.Second)
+	never      = int64(1<<63 - 1)
+)
+
+// maxPend bounds how many records are remembered behind one that still waits.
+const maxPend = 1 << 15
+
+// committer is the only writer of the store. It gathers everything dirty into
+// one commit: messages, positions of queues, packet identifiers, sessions,
+// retained messages.
+//
+// order is held from the moment a record gets its place in the journal until all
+// its owners have it, so a session's order is the journal's. mu is a leaf: no
+// other lock is taken under it.
+type committer struct {
+	store    *store.Store
+	log      *slog.Logger
+	now      func() int64
+	interval int64 // commit_interval
+	maxBytes int   // of records that wait, before publishers are held back
+	wake     chan struct{}
+
+	order sync.Mutex
+
+	mu        sync.Mutex
+	pend      queue[*record] // in the order of seq; dropped ones are taken out when they reach the front
+	bytes     int            // of pend, without dropped ones
+	last      uint64         // the newest seq given out
+	committed uint64         // all up to here are on disk or dropped
+	due       int64          // no later than this the committer has to look again
+	room      chan struct{}  // closed when bytes are below maxBytes again; nil: they are
+	rows      []store.Row
+	marks     []store.Row
+	dirty     []*session // whose position has changed
+	then      []func(*turn)
+	closed    bool
+	failed    error // of the last commit; nil: it went well
+}
+
+// begin gives a message its place in the journal. The caller holds order and
+// calls settle when all owners are noted.
+func (c *committer) begin(b body) *record {
+	r := &record{body: b, left: 1, due: never}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	r.seq = c.last
+	c.pend.push(r)
+	c.bytes += r.size()
+	return r
+}
+
+// owe notes that r is owed to s at the latest by due. The caller holds s.mu.
+func (c *committer) owe(r *record, s *session, it *item, due int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.owners = append(r.owners, owner{s: s, tag: newTag(it)})
+	r.left++
+	r.due = min(r.due, due)
+	if s.inbox {
+		r.inboxes++
+	}
+}
+
+// settle ends what begin began. w, if any, is told when the promise is kept.
+func (c *committer) settle(t *turn, r *record, w waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.c != nil || w.done != nil {
+		r.waiters = append(r.waiters, w)
+	}
+	r.left--
+	if r.left == 0 {
+		c.drop(t, r)
+		return
+	}
+	if r.inboxes == 0 && !r.must {
+		c.openGate(t, r)
+	}
+	if c.bytes >= c.maxBytes/2 || c.pend.len() >= maxPend {
+		r.due = t.now
+	}
+	c.dueBy(r.due)
+}
+
+// wait adds somebody to be told when r is kept. It returns false if r is kept
+// already.
+func (c *committer) wait(r *record, w waiter) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.state == committed || r.state == dropped {
+		return false
+	}
+	r.waiters = append(r.waiters, w)
+	return true
+}
+
+// gate registers s to be pumped when r's gate opens. It returns false if it is
+// open. The caller holds s.mu.
+func (c *committer) gate(r *record, s *session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.open.Load() {
+		return false
+	}
+	if !slices.Contains(r.gated, s) {
+		r.gated = append(r.gated, s)
+	}
+	return true
+}
+
+// acked notes that s has acknowledged r. It reports whether the record is, or
+// is about to be, on disk, so that the acknowledgement has to get there too. The
+// caller holds s.mu.
+func (c *committer) acked(t *turn, r *record, s *session) (onDisk bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range r.owners {
+		if o := &r.owners[i]; o.s == s && !o.done {
+			o.done = true
+			r.left--
+			if s.inbox {
+				r.inboxes--
+			}
+			break
+		}
+	}
+	if r.state == writing || r.state == committed {
+		return true
+	}
+	if r.left == 0 && r.state == waiting {
+		c.drop(t, r)
+	} else if r.inboxes == 0 && !r.must && r.state == waiting {
+		c.openGate(t, r)
+	}
+	return false
+}
+
+// drop keeps the promise without the disk. The caller holds mu.
+func (c *committer) drop(t *turn, r *record) {
+	r.state = dropped
+	c.keep(t, r)
+	c.trim()
+}
+
+// keep tells everybody who waits for r. The caller holds mu.
+func (c *committer) keep(t *turn, r *record) {
+	c.bytes -= r.size()
+	t.kept = append(t.kept, r.waiters...)
+	r.waiters = nil
+	c.openGate(t, r)
+	r.body, r.owners = nil, nil
+	if c.room != nil && c.bytes < c.maxBytes/2 {
+		close(c.room)
+		c.room = nil
+	}
+}
+
+// openGate lets the items that wait for r go. The caller holds mu.
+func (c *committer) openGate(t *turn, r *record) {
+	if r.open.Swap(true) {
+		return
+	}
+	t.pump = append(t.pump, r.gated...)
+	r.gated = nil
+}
+
+// trim takes kept records off the front of pend. The caller holds mu.
+func (c *committer) trim() {
+	for c.pend.len() > 0 {
+		if s := (*c.pend.front()).state; s == waiting || s == writing {
+			return
+		}
+		c.committed = c.pend.pop().seq
+	}
+}
+
+// dueBy makes the committer look no later than when. The caller holds mu.
+func (c *committer) dueBy(when int64) {
+	if when >= c.due {
+		return
+	}
+	c.due = when
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// absent makes everything that s is owed due, now that it is gone. The caller
+// holds s.mu.
+func (c *committer) absent(s *session, due int64) {
+	c.eachOwed(s, func(r *record, _ *owner) bool {
+		r.due = min(r.due, due)
+		c.dueBy(r.due)
+		return true
+	})
+}
+
+// forget takes s off everything it is owed, because the session has ended. The
+// caller holds s.mu.
+func (c *committer) forget(t *turn, s *session) {
+	c.eachOwed(s, func(r *record, o *owner) bool {
+		o.done = true
+		r.left--
+		if r.left == 0 && r.state == waiting {
+			r.state = dropped
+			c.keep(t, r)
+		}
+		return true
+	})
+}
+
+// eachOwed calls fn, under mu, for the records that s is owed and that are not on
+// disk, in order, until fn returns false. If asOf is given and the journal has
+// grown beyond it, nothing is called and the result is false.
+func (c *committer) eachOwed(s *session, fn func(*record, *owner) bool, asOf ...uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(asOf) > 0 && asOf[0] != c.committed {
+		return false
+	}
+	for i := range c.pend.len() {
+		r := *c.pend.at(i)
+		if r.state != waiting && r.state != writing {
+			continue
+		}
+		for j := range r.owners {
+			if o := &r.owners[j]; o.s == s && !o.done && !fn(r, o) {
+				return true
+			}
+		}
+	}
+	return true
+}
+
+// committedSeq returns the place in the journal up to which everything is on
+// disk or needs not be.
+func (c *committer) committedSeq() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.committed
+}
+
+// lastSeq returns the newest place in the journal that was given out.
+func (c *committer) lastSeq() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// unstore notes that s is owed one record less of those on disk.
+func (c *committer) unstore(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.stored--
+}
+
+// put notes a row of state.db to be written by due. then, if not nil, is called
+// when it is on disk.
+func (c *committer) put(row store.Row, due int64, then func(*turn)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rows = append(c.rows, row)
+	if then != nil {
+		c.then = append(c.then, then)
+	}
+	c.dueBy(due)
+}
+
+// mark notes a row that goes with the records, likewise.
+func (c *committer) mark(key, value []byte, due int64, then func(*turn)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.marks = append(c.marks, store.Row{Key: key, Value: value})
+	if then != nil {
+		c.then = append(c.then, then)
+	}
+	c.dueBy(due)
+}
+
+// moved notes that the position of s has changed. The caller holds s.mu.
+func (c *committer) moved(s *session, due int64, then func(*turn)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.movedLocked(s)
+	if then != nil {
+		c.then = append(c.then, then)
+	}
+	c.dueBy(due)
+}
+
+func (c *committer) movedLocked(s *session) {
+	if !s.moved {
+		s.moved = true
+		c.dirty = append(c.dirty, s)
+	}
+}
+
+// crowded reports whether a publisher has to be held back.
+func (c *committer) crowded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed || c.bytes >= c.maxBytes
+}
+
+// waitRoom holds a publisher back while the records that wait for the disk use
+// up their memory. It fails when done is closed, or the committer has ended.
+func (c *committer) waitRoom(done <-chan struct{}) error {
+	for {
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			return mqtt.ErrClosed
+		}
+		if c.bytes < c.maxBytes {
+			c.mu.Unlock()
+			return nil
+		}
+		if c.room == nil {
+			c.room = make(chan struct{})
+		}
+		room := c.room
+		c.mu.Unlock()
+		select {
+		case <-room:
+		case <-done:
+			return mqtt.ErrClosed
+		}
+	}
+}

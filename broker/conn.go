@@ -1,0 +1,248 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"tidegate/mqtt/packet"
+)
+
+// The reasons for which the broker ends a connection.
+var (
+	errTakenOver    = errors.New("another client connected with the same client id")
+	errShutdown     = errors.New("the gateway stops")
+	errKeepAlive    = errors.New("the client was silent for longer than its keep-alive allows")
+	errNoConnect    = errors.New("no CONNECT came in time")
+	errDisconnected = errors.New("the client disconnected")
+	errStore        = errors.New("the store cannot be read")
+	errTooManyQoS2  = errors.New("the client does not release its QoS 2 messages")
+	errTooMany      = errors.New("too many sessions or connections")
+)
+
+// conn is one network connection. The goroutine that reads it parses every
+// packet that one read has brought, routes each, and then flushes every
+// connection it has touched, itself, once.
+type conn struct {
+	b    *Broker
+	t    transport
+	out  output
+	in   input
+	turn turn
+	log  *slog.Logger
+
+	// Of the reading goroutine, once the CONNECT is accepted.
+	s         *session
+	will      *packet.Will
+	keepAlive int64 // nanoseconds of silence allowed; 0: any
+	deadline  int64 // broker time when the read deadline runs out
+
+	ended   sync.Once
+	done    chan struct{} // closed when the connection is to end
+	endedBy error         // why; set before done is closed
+	left    chan struct{} // closed when serve returns
+}
+
+func newConn(b *Broker, nc net.Conn) *conn {
+	c := &conn{b: b, t: newTransport(nc), done: make(chan struct{}), left: make(chan struct{})}
+	c.log = b.log.With("remote", nc.RemoteAddr().String())
+	c.turn = turn{b: b, done: c.done}
+	c.out = output{t: c.t, drained: c.drained, failed: c.end}
+	return c
+}
+
+// end makes the connection end because of why, if nothing else has before. Any
+// goroutine may call it.
+func (c *conn) end(why error) {
+	c.ended.Do(func() {
+		c.endedBy = why
+		close(c.done)
+		c.t.Close()
+	})
+}
+
+// serve handles the connection until it ends, and then takes it off its session.
+func (c *conn) serve() {
+	defer close(c.left)
+	c.turn.begin()
+	c.setDeadline(int64(c.b.cfg.Limits.ConnectTimeout))
+	c.end(c.read())
+	c.in.giveBack()
+	c.out.finish()
+	c.turn.begin()
+	c.leave(&c.turn)
+	c.turn.end()
+}
+
+// read handles packets until something ends the connection, and says what.
+func (c *conn) read() error {
+	for {
+		if err := c.t.read(&c.in); err != nil {
+			return c.readError(err)
+		}
+		c.turn.begin()
+		err := c.handleAll(&c.turn)
+		c.turn.end()
+		if err != nil {
+			return err
+		}
+		c.extendDeadline()
+	}
+}
+
+// handleAll handles the whole packets that are there.
+func (c *conn) handleAll(t *turn) error {
+	for {
+		f, n, need, err := packet.Split(c.in.bytes(), int(c.b.cfg.Limits.MaxPacketSize))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			c.in.need(max(need, 1))
+			return nil
+		}
+		if err := c.handle(t, f); err != nil {
+			return err
+		}
+		c.in.parsed(n)
+		if c.in.buf == nil {
+			return nil
+		}
+	}
+}
+
+// handle handles one packet.
+func (c *conn) handle(t *turn, f packet.Frame) error {
+	c.b.stats.packets.Add(1)
+	if c.s == nil {
+		if f.Type() != packet.TypeConnect { // [MQTT-3.1.0-1]
+			return fmt.Errorf("the first packet is a %s, not a CONNECT", f.Type())
+		}
+		return c.connect(t, f)
+	}
+	switch f.Type() {
+	case packet.TypePublish:
+		return c.publish(t, f)
+	case packet.TypePuback, packet.TypePubrec, packet.TypePubrel, packet.TypePubcomp:
+		return c.ack(t, f)
+	case packet.TypeSubscribe:
+		return c.subscribe(t, f)
+	case packet.TypeUnsubscribe:
+		return c.unsubscribe(t, f)
+	case packet.TypePingreq: // [MQTT-3.12.4-1]
+		c.flushIf(t, c.out.packet(packet.Pingresp{}.Append(nil)))
+		return nil
+	case packet.TypeDisconnect: // [MQTT-3.14.4-3]
+		c.will = nil
+		return errDisconnected
+	}
+	return fmt.Errorf("a client must not send a %s", f.Type()) // [MQTT-3.1.0-2] for a second CONNECT
+}
+
+// leave takes the connection off its session, publishes the will if there still
+// is one [MQTT-3.1.2-8], and says that the client is gone.
+func (c *conn) leave(t *turn) {
+	if c.s == nil {
+		c.b.stats.refused.Add(1)
+		c.log.Warn("refused a connection", "reason", c.endedBy)
+		return
+	}
+	c.b.detach(t, c.s, c)
+	if w := c.will; w != nil {
+		if err := c.b.route(t, &publication{topic: []byte(w.Topic), payload: w.Payload, qos: w.QoS, retain: w.Retain}); err != nil {
+			c.log.Error("cannot publish the will", "topic", w.Topic, "error", err)
+		}
+	}
+	level := slog.LevelInfo
+	if !closedByPeer(c.endedBy) && !errors.Is(c.endedBy, errDisconnected) && !errors.Is(c.endedBy, errShutdown) {
+		level = slog.LevelWarn
+	}
+	c.log.Log(context.Background(), level, "client gone", "reason", c.endedBy, "will", c.will != nil)
+}
+
+func (c *conn) readError(err error) error {
+	select {
+	case <-c.done:
+		return c.endedBy
+	default:
+	}
+	var timeout net.Error
+	switch {
+	case !errors.As(err, &timeout) || !timeout.Timeout():
+		return err
+	case c.s == nil:
+		return errNoConnect
+	}
+	return errKeepAlive // [MQTT-3.1.2-24]
+}
+
+// setDeadline allows so much silence from now on; 0: any.
+func (c *conn) setDeadline(silence int64) {
+	c.deadline = c.turn.now + silence
+	var when time.Time
+	if silence > 0 {
+		when = time.Now().Add(time.Duration(silence))
+	}
+	if err := c.t.SetReadDeadline(when); err != nil {
+		c.end(err)
+	}
+}
+
+// extendDeadline notes that the client is alive. Setting a deadline costs more
+// than a small message, so it is done only when an eighth of it has passed.
+func (c *conn) extendDeadline() {
+	if c.keepAlive > 0 && c.turn.now+c.keepAlive-c.deadline > c.keepAlive/8 {
+		c.setDeadline(c.keepAlive)
+	}
+}
+
+// The methods of a consumer.
+
+func (c *conn) deliver(it *item, dup bool) (flush bool) { return c.out.publish(it, dup) }
+
+func (c *conn) release(id uint16) (flush bool) {
+	return c.out.ack(packet.Ack{Type: packet.TypePubrel, ID: id})
+}
+
+func (c *conn) gone() <-chan struct{} { return c.left }
+
+func (c *conn) full(limit int) bool { return c.out.full(limit) }
+
+func (c *conn) flush(t *turn) {
+	if c.out.flush() && c.s != nil {
+		t.pump = append(t.pump, c.s)
+	}
+}
+
+// drained goes on sending after the socket had to be waited for.
+func (c *conn) drained() {
+	t := turn{b: c.b, done: c.done}
+	t.begin()
+	t.pump = append(t.pump, c.s)
+	t.end()
+}
+
+func (c *conn) flushIf(t *turn, flush bool) {
+	if flush {
+		t.flush = append(t.flush, c)
+	}
+}
+
+// fulfil notes that something an answer waits for has happened.
+func (c *conn) fulfil(t *turn, n uint64) { c.flushIf(t, c.out.fulfil(n)) }
+
+// reply sends an answer that waits for nothing.
+func (c *conn) reply(t *turn, typ packet.Type, id uint16) {
+	c.flushIf(t, c.out.ack(packet.Ack{Type: typ, ID: id}))
+}
+
+// refuse answers a CONNECT with a code and ends the connection.
+func (c *conn) refuse(t *turn, code packet.ConnackCode, why error) error {
+	k := packet.Connack{Code: code}
+	c.flushIf(t, c.out.packet(k.Append(nil)))
+	return why
+}

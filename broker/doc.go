@@ -1,0 +1,37 @@
+// Package broker is a small MQTT 3.1.1 broker whose acknowledgements can be
+// relied on.
+//
+// There are six nouns. A [Broker] routes messages. A session is what is kept for
+// one client or inbox; it outlives its connection unless the client asked for a
+// clean one. A consumer reads a session: a network connection, or an inbox
+// inside the process. An outbox is what a session is owed, a window in memory
+// over the journal on disk. A record is the promise that goes with a message for
+// durable sessions: kept once the message is on disk or acknowledged by all. The
+// committer writes whatever is dirty in groups.
+//
+// The files in the order a message meets them:
+//
+//	transport.go  bytes from the socket
+//	conn.go       packets from bytes, and the turn that ends with a flush
+//	connect.go    CONNECT and its session (sessions.go)
+//	receive.go    PUBLISH, SUBSCRIBE and acknowledgements from clients
+//	router.go     who gets it (trie.go), retained messages (retained.go)
+//	record.go     the promise; committer.go and commit.go keep it
+//	outbox.go     what a session is owed, the journal's part in position.go
+//	window.go     what was sent and not yet acknowledged
+//	output.go     bytes to the socket; inbox.go for consumers in the process
+//
+// # Locks
+//
+// In the order in which they are taken: Broker.mu, committer.order, session.mu,
+// then the leaves committer.mu, trie.mu, retained.mu, output.mu and inbox.mu. No
+// lock is held while a packet is written, a commit runs, or a channel is waited
+// for.
+//
+// # Goroutines
+//
+// [Broker.Serve] runs one accept loop per listener, the committer, and one
+// goroutine per connection, which reads, routes and flushes. A connection whose
+// socket is full gets a second one that writes, for as long as something waits.
+// Serve returns when all of them have ended.
+package broker

@@ -1,0 +1,142 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"sync"
+
+	"tidegate/mqtt"
+)
+
+// standardInflight is the window of an inbox that asks for none. maxReady bounds
+// the QoS 0 messages that wait for its reader.
+const (
+	standardInflight = 100
+	maxReady         = 1000
+)
+
+// inbox is the consumer of a session that is inside the process. The session
+// treats it like a connection.
+type inbox struct {
+	s *session
+
+	mu    sync.Mutex
+	ready queue[mqtt.Delivery] // bounded by the window and by maxReady
+	wake  chan struct{}        // holds one token while ready may not be empty
+	ended sync.Once
+	done  chan struct{}
+}
+
+// OpenInbox opens the durable queue called name, see [mqtt.Subscriber].
+func (b *Broker) OpenInbox(ctx context.Context, name string, o mqtt.InboxOptions, subs ...mqtt.Subscription) (mqtt.Inbox, error) {
+	for _, sub := range subs {
+		if err := mqtt.ValidFilter(sub.Filter); err != nil {
+			return nil, err
+		}
+	}
+	if o.MaxInflight == 0 {
+		o.MaxInflight = standardInflight
+	}
+	t := b.newTurn(ctx.Done())
+	defer b.endTurn(t)
+	s, err := b.openInbox(t, name)
+	if err != nil {
+		return nil, err
+	}
+	in := &inbox{s: s, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if err := b.resubscribe(t, s, subs); err != nil {
+		return nil, err
+	}
+	s.detachAny(t)
+	s.attach(t, in, o.MaxInflight)
+	return in, nil
+}
+
+// resubscribe gives s exactly the subscriptions subs and waits until they are on
+// disk.
+func (b *Broker) resubscribe(t *turn, s *session, subs []mqtt.Subscription) error {
+	if !s.replaceSubs(subs) {
+		return nil
+	}
+	saved := make(chan struct{})
+	s.save(t.now, func(*turn) { close(saved) })
+	t.end()
+	select {
+	case <-saved:
+		return nil
+	case <-t.done:
+		return mqtt.ErrClosed
+	}
+}
+
+func (in *inbox) Recv(ctx context.Context) (mqtt.Delivery, error) {
+	for {
+		if d, ok := in.next(); ok {
+			return d, nil
+		}
+		select {
+		case <-in.wake:
+		case <-in.done:
+			return mqtt.Delivery{}, mqtt.ErrClosed
+		case <-ctx.Done():
+			return mqtt.Delivery{}, ctx.Err()
+		}
+	}
+}
+
+func (in *inbox) next() (mqtt.Delivery, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.ready.len() == 0 {
+		return mqtt.Delivery{}, false
+	}
+	return in.ready.pop(), true
+}
+
+func (in *inbox) Ack(seq uint64) {
+	t := in.s.b.newTurn(in.done)
+	in.s.ackSeq(t, seq)
+	in.s.b.endTurn(t)
+}
+
+func (in *inbox) Close() {
+	in.end(mqtt.ErrClosed)
+	t := in.s.b.newTurn(in.done)
+	in.s.detach(t, in)
+	in.s.b.endTurn(t)
+}
+
+// The methods of a consumer.
+
+func (in *inbox) deliver(it *item, _ bool) (flush bool) {
+	payload := it.body.payload()
+	if it.qos == mqtt.AtMostOnce {
+		payload = bytes.Clone(payload) // its body may be scratch
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if it.qos == mqtt.AtMostOnce && in.ready.len() >= maxReady {
+		in.s.drop(1)
+		return false
+	}
+	in.ready.push(mqtt.Delivery{Seq: it.seq, Message: mqtt.Message{
+		Topic: string(it.body.topic()), Payload: payload, QoS: it.qos, Retain: it.retain,
+	}})
+	return true
+}
+
+// release is never needed: an inbox acknowledges at once.
+func (in *inbox) release(uint16) bool { return false }
+
+func (in *inbox) full(int) bool { return false }
+
+func (in *inbox) flush(*turn) {
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (in *inbox) end(error) { in.ended.Do(func() { close(in.done) }) }
+
+func (in *inbox) gone() <-chan struct{} { return in.done }

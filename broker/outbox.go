@@ -1,0 +1,249 @@
+package broker
+
+import (
+	"tidegate/mqtt"
+)
+
+// The outbox is a window over the journal. What a session is owed stands, in
+// this order, in its window (sent), in ram (to be sent next) and, if it is
+// behind, in the journal. Memory holds a bounded part of it, whatever is queued.
+
+// replay is a retained message that is sent because of a new subscription.
+type replay struct {
+	body body
+	qos  mqtt.QoS
+}
+
+// offer0 sends a message at QoS 0, if somebody is there and has room for it.
+func (s *session) offer0(t *turn, b body, retain bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link == nil {
+		return
+	}
+	if s.link.full(s.b.maxRAM) {
+		s.drop(1)
+		return
+	}
+	s.b.stats.sent.Add(1)
+	if s.link.deliver(&item{body: b, retain: retain}, false) {
+		t.flush = append(t.flush, s.link)
+	}
+}
+
+// offer owes a message at QoS 1 or 2 to the session. rec is nil for a transient
+// one. waits says that somebody waits for the record to be kept.
+func (s *session) offer(t *turn, it item, rec *record, waits bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return
+	}
+	if rec != nil {
+		it.rec, it.seq, it.id = rec, rec.seq, s.takeID()
+		s.owed.Add(1)
+		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits))
+		if !s.behind && s.ramBytes > 0 && s.ramBytes+it.size() > s.b.maxRAM {
+			s.behind, s.loaded = true, s.tail
+		}
+		s.tail = rec.seq
+		if s.behind {
+			return
+		}
+	}
+	s.push(it)
+	s.pump(t)
+}
+
+// due is when a message that s is owed has to be on disk at the latest. While
+// the consumer is there and keeps up, it gets time to acknowledge, so that the
+// disk is not needed at all; if a publisher waits for it, then only a few times
+// what it took lately.
+func (s *session) due(t *turn, rec *record, waits bool) int64 {
+	c := s.b.commit
+	keepsUp := s.link != nil && !s.behind && !rec.must && s.window.len() < s.limit
+	switch {
+	case keepsUp && waits:
+		return t.now + min(max(4*s.pace, c.interval), s.b.onlineDelay)
+	case keepsUp:
+		return t.now + s.b.onlineDelay
+	case waits || rec.must:
+		return t.now + c.interval
+	default:
+		return t.now + max(lazy, c.interval)
+	}
+}
+
+// push appends to ram. A transient session drops its oldest message when ram
+// is full; a durable one never gets here then.
+func (s *session) push(it item) {
+	for s.ramBytes+it.size() > s.b.maxRAM && s.ram.len() > 0 && !s.durable() {
+		old := s.ram.pop()
+		s.ramBytes -= old.size()
+		s.drop(1)
+	}
+	s.ram.push(it)
+	s.ramBytes += it.size()
+}
+
+func (s *session) drop(n uint64) {
+	s.dropped.Add(n)
+	s.b.stats.dropped.Add(n)
+}
+
+// pump sends what the window has room for. The caller holds mu.
+func (s *session) pump(t *turn) {
+	for s.link != nil && s.window.len()+s.unsaved < s.limit && len(s.beyond) < maxBeyond && !s.link.full(softOut) {
+		if s.replay.len() > 0 {
+			r := s.replay.pop()
+			s.send(t, item{body: r.body, qos: r.qos, retain: true})
+			continue
+		}
+		if s.ram.len() == 0 || !s.sendable(s.ram.front()) {
+			break
+		}
+		it := s.ram.pop()
+		s.ramBytes -= it.size()
+		s.send(t, it)
+	}
+	if s.behind && !s.filling && s.link != nil && s.ramBytes < s.b.maxRAM/4 {
+		t.fill = append(t.fill, s)
+	}
+}
+
+// maxBeyond bounds what a consumer may acknowledge behind a message that it
+// never acknowledges.
+const maxBeyond = 1024
+
+// sendable reports whether nothing holds it back: a gate that is shut, or a
+// packet identifier that is still in use.
+func (s *session) sendable(it *item) bool {
+	if it.gate != nil && s.b.commit.gate(it.gate, s) {
+		return false
+	}
+	return it.id == 0 || !s.inUse(it.id) || it.qos == mqtt.AtLeastOnce
+}
+
+// send puts the message into the window and hands it to the consumer.
+func (s *session) send(t *turn, it item) {
+	if it.qos == mqtt.AtMostOnce {
+		if s.link.deliver(&it, false) {
+			t.flush = append(t.flush, s.link)
+		}
+		return
+	}
+	for it.id == 0 || s.inUse(it.id) {
+		it.id = s.takeID()
+		s.mixed = s.mixed || s.durable()
+	}
+	dup := it.seq != 0 && it.seq <= s.sent
+	s.sent = max(s.sent, it.seq)
+	it.gate = nil
+	s.window.add(slot{item: it, sentAt: t.now, released: it.known})
+	if it.known {
+		s.releaseOnDisk(t, it.id)
+		return
+	}
+	s.b.stats.sent.Add(1)
+	if s.link.deliver(&it, dup) {
+		t.flush = append(t.flush, s.link)
+	}
+}
+
+// takeID returns the next packet identifier, which is never 0.
+func (s *session) takeID() uint16 {
+	s.lastID++
+	if s.lastID == 0 {
+		s.lastID = 1
+	}
+	return s.lastID
+}
+
+// inUse reports whether a packet identifier is in the window. Identifiers are
+// given out in order, so it need only look when that order is broken or has come
+// around.
+func (s *session) inUse(id uint16) bool {
+	if s.window.len() == 0 {
+		s.mixed = false
+		return false
+	}
+	if !s.mixed && id-s.window.slots.front().id < 1<<15 && id != s.window.slots.front().id {
+		return false
+	}
+	return s.window.uses(id)
+}
+
+// puback takes the consumer's acknowledgement of a QoS 1 message.
+func (s *session) puback(t *turn, id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sl, ok := s.window.ack(id); ok {
+		s.delivered(t, sl)
+	}
+}
+
+// ackSeq is puback for a consumer that names messages by their place in the
+// journal, whatever their QoS.
+func (s *session) ackSeq(t *turn, seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := s.window.findSeq(seq); i >= 0 {
+		s.delivered(t, s.window.slots.remove(i))
+	}
+}
+
+// pubrec takes the consumer's word that it has a QoS 2 message. The PUBREL that
+// answers it goes out once that is on disk, if the session is durable: after
+// PUBREL the consumer may forget the identifier, so the message must never be
+// sent again.
+func (s *session) pubrec(t *turn, id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl := s.window.rec(id)
+	if sl == nil || sl.seq == 0 {
+		s.release(t, id)
+		return
+	}
+	if !s.isBeyond(sl.seq) {
+		s.beyond = append(s.beyond, acked{seq: sl.seq, released: true})
+	}
+	s.releaseOnDisk(t, id)
+}
+
+func (s *session) releaseOnDisk(t *turn, id uint16) {
+	s.b.commit.moved(s, t.now+s.b.commit.interval, func(t *turn) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if i := s.window.find(id); i >= 0 && s.window.slots.at(i).released {
+			s.release(t, id)
+		}
+	})
+}
+
+func (s *session) release(t *turn, id uint16) {
+	if s.link != nil && s.link.release(id) {
+		t.flush = append(t.flush, s.link)
+	}
+}
+
+// pubcomp takes the consumer's last word on a QoS 2 message.
+func (s *session) pubcomp(t *turn, id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sl, ok := s.window.comp(id); ok {
+		s.delivered(t, sl)
+	}
+}
+
+// delivered notes that the message of sl is acknowledged, and sends the next.
+func (s *session) delivered(t *turn, sl slot) {
+	took := max(t.now-sl.sentAt, 0)
+	s.pace += (took - s.pace) / 8
+	if sl.seq != 0 {
+		s.owed.Add(-1)
+	}
+	if sl.seq != 0 && (sl.rec == nil || s.b.commit.acked(t, sl.rec, s)) {
+		s.ackedOnDisk(t, sl.seq)
+	}
+	s.pump(t)
+}

@@ -1,0 +1,255 @@
+package broker
+
+import (
+	"sync"
+	"time"
+
+	"tidegate/mqtt/packet"
+)
+
+// How much may wait to be written to one connection. At softOut a session stops
+// sending QoS 1 and 2; they are safe in its outbox. stuck ends a connection that
+// takes nothing for so long while something waits.
+const (
+	softOut = 64 << 10
+	stuck   = 60 * time.Second
+)
+
+// output gathers what is to be written to a connection, and writes it. Whoever
+// appends flushes at the end of its turn; what the socket does not take is left
+// to a goroutine that lives as long as something waits.
+type output struct {
+	t       transport
+	drained func()      // called by the goroutine when everything is written
+	failed  func(error) // called once, when writing fails
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	buf     []byte // appended and not yet taken by a writer
+	spare   []byte
+	touched bool // somebody has appended and will flush
+	stalled bool // somebody found it full
+	writing bool // somebody is in flush, or the goroutine runs
+	broken  bool
+	last    bool // nothing may be appended any more
+
+	// The answers to QoS 1 and 2 publications, which leave in the order in which
+	// these came [MQTT-4.6.0-2] [MQTT-4.6.0-3].
+	answers queue[answer]
+	first   uint64 // number of the first in answers
+	fewer   chan struct{}
+}
+
+// answer is a PUBACK or PUBREC that is owed.
+type answer struct {
+	ack  packet.Ack
+	left int // what has to happen before it may leave
+}
+
+// publish appends a PUBLISH. Like all that append it returns whether the caller
+// has to flush.
+func (o *output) publish(it *item, dup bool) (flush bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.open() {
+		return false
+	}
+	o.buf = packet.AppendPublish(o.buf, it.body, it.body.topicEnd(), it.qos, it.retain, dup, it.id)
+	return o.touch()
+}
+
+// ack appends one of the packets that are a packet identifier and nothing else.
+func (o *output) ack(a packet.Ack) (flush bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.ackLocked(a)
+}
+
+func (o *output) ackLocked(a packet.Ack) (flush bool) {
+	if !o.open() {
+		return false
+	}
+	o.buf = a.Append(o.buf)
+	return o.touch()
+}
+
+// packet appends a packet that is already encoded.
+func (o *output) packet(b []byte) (flush bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.open() {
+		return false
+	}
+	o.buf = append(o.buf, b...)
+	return o.touch()
+}
+
+// open reports whether something may be appended. The caller holds mu.
+func (o *output) open() bool {
+	if o.buf == nil {
+		o.buf, o.spare = o.spare, nil
+	}
+	return !o.broken && !o.last
+}
+
+// touch reports whether the caller has to flush what it appended: nobody else is
+// going to. The caller holds mu.
+func (o *output) touch() (flush bool) {
+	if o.touched || o.writing {
+		return false
+	}
+	o.touched = true
+	return true
+}
+
+// full reports whether limit bytes wait to be taken by a writer. When that is no
+// longer so, flush or the goroutine says it.
+func (o *output) full(limit int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	full := len(o.buf) >= limit
+	o.stalled = o.stalled || full
+	return full
+}
+
+// flush writes what was appended, as far as the socket takes it. It returns
+// whether somebody who found it full may go on.
+func (o *output) flush() (goOn bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.touched = false
+	if o.writing {
+		return false
+	}
+	o.writing = true
+	for len(o.buf) > 0 && !o.broken {
+		b := o.buf
+		o.buf = nil
+		o.mu.Unlock()
+		n, err := o.t.tryWrite(b)
+		o.mu.Lock()
+		if err != nil {
+			o.fail(err)
+			break
+		}
+		if n < len(b) {
+			o.wg.Add(1)
+			go o.drain(b, n)
+			return false
+		}
+		o.recycle(b)
+	}
+	o.writing = false
+	goOn, o.stalled = o.stalled, false
+	return goOn
+}
+
+// drain writes b from n on and then whatever is appended meanwhile, waiting for
+// the socket.
+func (o *output) drain(b []byte, n int) {
+	defer o.wg.Done()
+	err := o.writeAll(b[n:])
+	o.mu.Lock()
+	for ; err == nil && len(o.buf) > 0; o.mu.Lock() {
+		o.recycle(b)
+		b = o.buf
+		o.buf = nil
+		o.mu.Unlock()
+		err = o.writeAll(b)
+	}
+	if err != nil {
+		o.fail(err)
+	}
+	o.writing, o.stalled = false, false
+	o.mu.Unlock()
+	o.drained()
+}
+
+// writeAll writes b. As long as the peer takes something it may take its time.
+func (o *output) writeAll(b []byte) error {
+	for len(b) > 0 {
+		if err := o.t.SetWriteDeadline(time.Now().Add(stuck)); err != nil {
+			return err
+		}
+		chunk := b[:min(len(b), softOut)]
+		if _, err := o.t.Write(chunk); err != nil {
+			return err
+		}
+		b = b[len(chunk):]
+	}
+	return nil
+}
+
+// recycle keeps a small buffer while there is more to write. The caller holds mu.
+func (o *output) recycle(b []byte) {
+	if cap(b) <= readSize && len(o.buf) > 0 || o.spare == nil && cap(b) <= 512 {
+		o.spare = b[:0]
+	}
+}
+
+// fail notes that the connection cannot be written. The caller holds mu.
+func (o *output) fail(err error) {
+	o.broken = true
+	o.buf, o.spare = nil, nil
+	o.failed(err)
+}
+
+// finish lets nothing be appended any more, and waits for the goroutine.
+func (o *output) finish() {
+	o.mu.Lock()
+	o.last = true
+	o.mu.Unlock()
+	o.wg.Wait()
+}
+
+// expect notes that an answer is owed, and returns its number for fulfil.
+func (o *output) expect(a packet.Ack) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.answers.push(answer{ack: a, left: 1})
+	return o.first + uint64(o.answers.len()) - 1
+}
+
+// expectMore makes one more event necessary before the answer may leave.
+func (o *output) expectMore(n uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n >= o.first {
+		o.answers.at(int(n-o.first)).left++
+	}
+}
+
+// fulfil notes that an event for the answer has happened, and appends the answers
+// that may leave. It returns whether the caller has to flush.
+func (o *output) fulfil(n uint64) (flush bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n < o.first || int(n-o.first) >= o.answers.len() {
+		return false
+	}
+	o.answers.at(int(n-o.first)).left--
+	for o.answers.len() > 0 && o.answers.front().left <= 0 {
+		a := o.answers.pop()
+		o.first++
+		flush = o.ackLocked(a.ack) || flush
+	}
+	if o.fewer != nil {
+		close(o.fewer)
+		o.fewer = nil
+	}
+	return flush
+}
+
+// owed returns how many answers are owed, and a channel that is closed when
+// they have become fewer.
+func (o *output) owed(most int) (fewer <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.answers.len() < most {
+		return nil
+	}
+	if o.fewer == nil {
+		o.fewer = make(chan struct{})
+	}
+	return o.fewer
+}

@@ -1,0 +1,170 @@
+package broker
+
+import (
+	"slices"
+
+	"tidegate/store"
+)
+
+// cursor returns the place in the journal up to which nothing is owed any more.
+// The caller holds mu.
+func (s *session) cursor() uint64 {
+	if seq, ok := s.window.oldest(); ok {
+		return seq - 1
+	}
+	if s.ram.len() > 0 {
+		return s.ram.front().seq - 1
+	}
+	if s.behind {
+		return s.loaded
+	}
+	return s.tail
+}
+
+// ackedOnDisk notes an acknowledgement that the store has to know of. What a
+// crash makes the gateway send again is bounded: half a window of them are
+// written at once, fewer within a second.
+func (s *session) ackedOnDisk(t *turn, seq uint64) {
+	s.b.commit.unstore(s)
+	cursor := s.cursor()
+	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.seq == seq })
+	if seq > cursor {
+		s.beyond = append(s.beyond, acked{seq: seq})
+	}
+	s.unsaved++
+	due := t.now + lazy
+	if s.unsaved >= (s.limit+1)/2 {
+		due = t.now
+	}
+	s.b.commit.moved(s, due, nil)
+}
+
+func (s *session) isBeyond(seq uint64) bool {
+	return slices.ContainsFunc(s.beyond, func(a acked) bool { return a.seq == seq })
+}
+
+// position returns what the next commit has to say about the session.
+func (s *session) position(c *committer) store.Queue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return store.Queue{ID: s.queue, Gone: true}
+	}
+	s.saving = s.unsaved
+	cursor := s.cursor()
+	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor })
+	c.mu.Lock()
+	pending := s.stored
+	c.mu.Unlock()
+	return store.Queue{ID: s.queue, Acked: cursor, Pending: pending, Note: appendNote(nil, s.lastID, cursor, s.beyond)}
+}
+
+// saved notes that what position said last is on disk.
+func (s *session) saved(t *turn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsaved -= s.saving
+	s.saving = 0
+	s.pump(t)
+}
+
+// restore takes over what the store knows of the session when the gateway
+// starts.
+func (s *session) restore(q store.Queue) {
+	s.loaded = max(s.loaded, q.Acked)
+	s.tail, s.behind = s.loaded, true
+	s.stored = q.Pending
+	s.owed.Store(int64(q.Pending))
+	s.lastID, s.beyond = parseNote(q.Note, q.Acked)
+}
+
+// refill reads the next page of what the session is owed from the journal, and
+// at its end what is not yet there. Only the consumer's own acknowledgements, or
+// its arrival, lead here, so reading ahead goes at the consumer's pace.
+func (s *session) refill(t *turn) {
+	s.mu.Lock()
+	link, from := s.link, s.loaded
+	if link == nil || !s.behind || s.filling || s.gone {
+		s.mu.Unlock()
+		return
+	}
+	s.filling = true
+	s.mu.Unlock()
+
+	upTo := s.b.commit.committedSeq()
+	page, more, err := s.read(from, upTo)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.filling = false
+	if s.link != link || s.gone {
+		return
+	}
+	if err != nil {
+		s.b.log.Error("cannot read what a session is owed", "session", s.id, "error", err)
+		link.end(errStore)
+		return
+	}
+	for _, it := range page {
+		s.take(it)
+	}
+	if !more {
+		s.loaded = max(s.loaded, upTo)
+		s.catchUp(upTo)
+	}
+	s.pump(t)
+}
+
+// read returns the messages behind from, up to the size of a page, and whether
+// there may be more up to upTo.
+func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
+	bytes := 0
+	err = s.b.commit.store.Read(s.queue, from, upTo, func(seq uint64, tag uint32, data []byte) bool {
+		it := itemFromTag(tag)
+		if !validQoS(it.qos) || len(data) < 2 || len(data) < body(data).topicEnd() {
+			s.b.log.Error("skipped a message in the journal that makes no sense", "session", s.id, "seq", seq)
+			return true
+		}
+		it.seq, it.body = seq, append(body(nil), data...)
+		page = append(page, it)
+		bytes += it.size()
+		more = bytes >= s.b.maxRAM/2
+		return !more
+	})
+	return page, more, err
+}
+
+// take appends to ram what was read, unless the consumer has it already.
+func (s *session) take(it item) {
+	s.loaded = it.seq
+	for _, a := range s.beyond {
+		if a.seq == it.seq && !a.released {
+			return
+		}
+		it.known = it.known || a.seq == it.seq
+	}
+	s.push(it)
+}
+
+// catchUp appends what is owed behind upTo and is still on its way to the disk.
+// If all of it finds room, the session is no longer behind. If a commit came
+// between, the next page has it.
+func (s *session) catchUp(upTo uint64) {
+	full := false
+	asOf := s.b.commit.eachOwed(s, func(r *record, o *owner) bool {
+		it := itemFromTag(o.tag)
+		it.body, it.rec, it.seq = r.body, r, r.seq
+		if r.must || !s.inbox && !r.open.Load() {
+			it.gate = r
+		}
+		if full = s.ramBytes+it.size() > s.b.maxRAM && s.ramBytes > 0; full || r.seq <= s.loaded {
+			return !full
+		}
+		s.take(it)
+		return true
+	}, upTo)
+	s.behind = full || !asOf
+	if !s.behind {
+		s.owed.Store(int64(s.window.len() + s.ram.len())) // right again, should the disk have lost some
+	}
+}

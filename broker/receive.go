@@ -1,0 +1,224 @@
+package broker
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+// receipt is a QoS 2 message that a client has handed in and not yet released.
+type receipt struct {
+	rec    *record // its promise; nil: nobody durable was owed it
+	marked bool    // the store knows of the receipt
+}
+
+// unreleased is how many receipts a client may leave open, as a multiple of the
+// publications it may have under way.
+const unreleased = 16
+
+// publish handles a PUBLISH (MQTT 3.1.1, sections 3.3 and 4.3).
+func (c *conn) publish(t *turn, f packet.Frame) error {
+	var p packet.Publish
+	if err := p.Decode(f); err != nil {
+		return err
+	}
+	c.b.stats.received.Add(1)
+	pub := publication{topic: p.Topic, payload: p.Payload, qos: p.QoS, retain: p.Retain}
+	if p.QoS == mqtt.AtMostOnce {
+		return c.b.route(t, &pub)
+	}
+	if err := c.holdBack(t); err != nil {
+		return err
+	}
+	if p.QoS == mqtt.AtLeastOnce {
+		pub.waiter = waiter{c: c, turn: c.out.expect(packet.Ack{Type: packet.TypePuback, ID: p.ID})}
+		return c.b.route(t, &pub)
+	}
+	return c.publishOnce(t, &pub, p.ID)
+}
+
+// holdBack stops reading while the client has as many publications under way as
+// it may.
+func (c *conn) holdBack(t *turn) error {
+	for {
+		fewer := c.out.owed(c.b.cfg.Limits.ReceiveMaximum)
+		if fewer == nil {
+			return nil
+		}
+		t.end()
+		select {
+		case <-fewer:
+			t.begin()
+		case <-c.done:
+			return c.endedBy
+		}
+	}
+}
+
+// publishOnce takes a QoS 2 message, unless it has it already [MQTT-4.3.3-2].
+func (c *conn) publishOnce(t *turn, pub *publication, id uint16) error {
+	pub.waiter = waiter{c: c, turn: c.out.expect(packet.Ack{Type: packet.TypePubrec, ID: id})}
+	r, again, err := c.s.receive(id, unreleased*c.b.cfg.Limits.ReceiveMaximum)
+	if err != nil {
+		return err
+	}
+	if again {
+		if r.rec == nil || !c.b.commit.wait(r.rec, pub.waiter) {
+			c.fulfil(t, pub.waiter.turn)
+		}
+		return nil
+	}
+	if c.s.durable() {
+		pub.mark = c.s.receiptKey(id)
+	}
+	pub.receipt = r
+	if err := c.b.route(t, pub); err != nil {
+		c.s.takeReceipt(id)
+		return err
+	}
+	return nil
+}
+
+// receive returns the receipt for a packet identifier, and whether it stood
+// there already.
+func (s *session) receive(id uint16, most int) (r *receipt, again bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.received[id]; r != nil {
+		return r, true, nil
+	}
+	if len(s.received) >= most {
+		return nil, false, errTooManyQoS2
+	}
+	if s.received == nil {
+		s.received = make(map[uint16]*receipt)
+	}
+	r = &receipt{}
+	s.received[id] = r
+	return r, false, nil
+}
+
+// pubrel ends a receipt. PUBCOMP lets the client use the identifier for another
+// message, so it waits until the store has forgotten the receipt as well.
+func (c *conn) pubrel(t *turn, id uint16) {
+	s := c.s
+	r := s.takeReceipt(id)
+	if r == nil || !r.marked {
+		c.reply(t, packet.TypePubcomp, id)
+		return
+	}
+	c.b.commit.mark(s.receiptKey(id), nil, t.now+c.b.commit.interval, func(t *turn) {
+		c.reply(t, packet.TypePubcomp, id)
+	})
+}
+
+// takeReceipt removes a receipt and returns it, or nil.
+func (s *session) takeReceipt(id uint16) *receipt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.received[id]
+	delete(s.received, id)
+	return r
+}
+
+// receiptKey names a receipt in the store: queue number, packet identifier.
+func (s *session) receiptKey(id uint16) []byte {
+	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32(nil, s.queue), id)
+}
+
+// forgetReceived drops all receipts, because the session ends. The caller holds
+// mu.
+func (s *session) forgetReceived() {
+	for id, r := range s.received {
+		if r.marked {
+			s.b.commit.mark(s.receiptKey(id), nil, never, nil)
+		}
+	}
+	s.received = nil
+}
+
+// ack handles the packets with which QoS 1 and 2 deliveries go on.
+func (c *conn) ack(t *turn, f packet.Frame) error {
+	var p packet.Ack
+	if err := p.Decode(f); err != nil {
+		return err
+	}
+	switch p.Type {
+	case packet.TypePuback:
+		c.s.puback(t, p.ID)
+	case packet.TypePubrec:
+		c.s.pubrec(t, p.ID)
+	case packet.TypePubcomp:
+		c.s.pubcomp(t, p.ID)
+	case packet.TypePubrel:
+		c.pubrel(t, p.ID)
+	}
+	return nil
+}
+
+// subscribe handles a SUBSCRIBE (section 3.8). The answer of a durable session
+// waits until the subscriptions are on disk. Retained messages follow it.
+func (c *conn) subscribe(t *turn, f packet.Frame) error {
+	var p packet.Subscribe
+	if err := p.Decode(f); err != nil {
+		return err
+	}
+	k := packet.Suback{ID: p.ID, Codes: make([]mqtt.QoS, len(p.Subscriptions))}
+	for i, sub := range p.Subscriptions {
+		k.Codes[i] = sub.QoS
+		if !c.s.subscribe(sub) {
+			k.Codes[i] = mqtt.QoSFailure
+			c.log.Warn("refused a subscription: the session has as many as it may", "filter", sub.Filter, "max_subscriptions", c.b.cfg.Limits.MaxSubscriptions)
+		}
+	}
+	answer := func(t *turn) {
+		c.flushIf(t, c.out.packet(k.Append(nil)))
+		for i, sub := range p.Subscriptions {
+			if k.Codes[i] != mqtt.QoSFailure {
+				c.b.sendRetained(t, c.s, sub)
+			}
+		}
+	}
+	if !c.s.durable() {
+		answer(t)
+		return nil
+	}
+	c.s.save(t.now+c.b.commit.interval, answer)
+	return nil
+}
+
+// unsubscribe handles an UNSUBSCRIBE (section 3.10).
+func (c *conn) unsubscribe(t *turn, f packet.Frame) error {
+	var p packet.Unsubscribe
+	if err := p.Decode(f); err != nil {
+		return err
+	}
+	for _, filter := range p.Filters {
+		c.s.unsubscribe(filter)
+	}
+	answer := func(t *turn) { c.reply(t, packet.TypeUnsuback, p.ID) }
+	if !c.s.durable() {
+		answer(t)
+		return nil
+	}
+	c.s.save(t.now+c.b.commit.interval, answer)
+	return nil
+}
+
+// restoreReceipt takes over a receipt that the store knows of.
+func (b *Broker) restoreReceipt(key []byte) error {
+	if len(key) != 6 {
+		return fmt.Errorf("a receipt with a key of %d bytes", len(key))
+	}
+	s := b.queues[binary.BigEndian.Uint32(key)]
+	if s == nil {
+		return nil // its session has ended
+	}
+	if s.received == nil {
+		s.received = make(map[uint16]*receipt)
+	}
+	s.received[binary.BigEndian.Uint16(key[4:])] = &receipt{marked: true}
+	return nil
+}

@@ -1,0 +1,69 @@
+package broker
+
+import (
+	"sync/atomic"
+
+	"tidegate/mqtt"
+)
+
+// record is the promise that goes with one message for durable sessions. It is
+// kept, and whoever waits for it is told, as soon as the message is on disk or
+// every owner has acknowledged it, whichever is first. While the owners keep up,
+// it never gets to the disk.
+type record struct {
+	seq  uint64 // place in the journal's order
+	body body
+	must bool        // owed at QoS 2: on disk before it is sent, so that no crash can send it twice
+	open atomic.Bool // items gated by this record may be sent
+
+	// guarded by committer.mu
+	state   recordState
+	owners  []owner
+	left    int   // owners who have not acknowledged, plus one while the router is at work
+	inboxes int   // those of them inside the process
+	due     int64 // broker time by which it has to be kept
+	waiters []waiter
+	gated   []*session // to be pumped when the gate opens
+}
+
+type recordState byte
+
+const (
+	waiting   recordState = iota // in memory only
+	writing                      // in a commit under way
+	committed                    // on disk
+	dropped                      // acknowledged by all before it was written
+)
+
+// owner is a session that is owed the message.
+type owner struct {
+	s    *session
+	tag  uint32
+	done bool
+}
+
+// waiter is somebody to be told that the gateway has taken responsibility: a
+// client's connection that owes an answer, or a function.
+type waiter struct {
+	c    *conn
+	turn uint64 // which of c's answers
+	done func(error)
+}
+
+// size is what the record costs in memory while it waits.
+func (r *record) size() int { return len(r.body) + 160 }
+
+// The tag of an owner keeps what the session needs to send the message again:
+// packet identifier, QoS and whether it was retained.
+func newTag(it *item) uint32 {
+	tag := uint32(it.id) | uint32(it.qos)<<16
+	if it.retain {
+		tag |= 1 << 18
+	}
+	return tag
+}
+
+// itemFromTag is the reverse, for a message read from the journal.
+func itemFromTag(tag uint32) item {
+	return item{id: uint16(tag), qos: mqtt.QoS(tag >> 16 & 3), retain: tag&(1<<18) != 0}
+}

@@ -1,0 +1,166 @@
+package broker
+
+import (
+	"sync"
+	"time"
+
+	"tidegate/mqtt"
+	"tidegate/store"
+)
+
+// retainedTable is where the store keeps retained messages: topic to version,
+// QoS and payload.
+const retainedTable = "retained"
+
+const retainedVersion = 1
+
+// retained holds the last retained message of each topic (MQTT 3.1.1, section
+// 3.3.1.3).
+type retained struct {
+	mu     sync.RWMutex
+	list   map[string]retainedMessage
+	bytes  int
+	full   bool // said so, and it has not changed since
+	limits Limits
+}
+
+type retainedMessage struct {
+	body body
+	qos  mqtt.QoS
+}
+
+// set stores, replaces or, if the payload is empty, removes the message of a
+// topic. It reports whether anything has changed, and false for ok if there is
+// no room for it.
+func (r *retained) set(m retainedMessage) (changed, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, had := r.list[string(m.body.topic())]
+	if len(m.body.payload()) == 0 {
+		if had {
+			delete(r.list, string(m.body.topic()))
+			r.bytes -= len(old.body)
+			r.full = false
+		}
+		return had, true
+	}
+	bytes := r.bytes - len(old.body) + len(m.body)
+	if bytes > int(r.limits.MaxRetainedSize) || !had && len(r.list) >= r.limits.MaxRetained {
+		return false, false
+	}
+	r.bytes = bytes
+	r.list[string(m.body.topic())] = m
+	return true, true
+}
+
+// match returns the messages that filter matches.
+func (r *retained) match(filter string) []retainedMessage {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if m, ok := r.list[filter]; ok {
+		return []retainedMessage{m}
+	}
+	var found []retainedMessage
+	for topic, m := range r.list {
+		if mqtt.Match(filter, topic) {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+func (r *retained) count() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.list)
+}
+
+// firstRefusal reports whether the user has to be told that no more fits.
+func (r *retained) firstRefusal() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := !r.full
+	r.full = true
+	return first
+}
+
+// keepRetained keeps the message of p for later subscribers. Who waits for a QoS
+// 1 or 2 message is told once that is on disk.
+func (b *Broker) keepRetained(t *turn, p *publication, kept body) {
+	changed, ok := b.retained.set(retainedMessage{kept, p.qos})
+	if !ok {
+		b.stats.retainedRefused.Add(1)
+		if b.retained.firstRefusal() {
+			b.log.Warn("no room for another retained message; it was delivered and not kept", "topic", string(p.topic),
+				"max_retained", b.cfg.Limits.MaxRetained, "max_retained_size", b.cfg.Limits.MaxRetainedSize)
+		}
+	}
+	if !changed {
+		return
+	}
+	row := store.Row{Table: retainedTable, Key: kept.topic()}
+	if payload := kept.payload(); len(payload) > 0 {
+		row.Value = append([]byte{retainedVersion, byte(p.qos)}, payload...)
+	}
+	if p.qos == mqtt.AtMostOnce || p.unconfirmed() {
+		b.commit.put(row, t.now+int64(time.Second), nil)
+		return
+	}
+	stored := p.waiter.also()
+	b.commit.put(row, t.now+b.commit.interval, stored.tell)
+}
+
+// sendRetained sends a new subscription the messages it matches.
+func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
+	for _, m := range b.retained.match(sub.Filter) {
+		q := min(m.qos, sub.QoS)
+		switch {
+		case q == mqtt.AtMostOnce && !s.durable():
+			s.offerRetained(t, replay{m.body, q})
+		case q == mqtt.AtMostOnce:
+			s.offer0(t, m.body, true)
+		case s.durable():
+			b.oweOne(t, s, item{body: m.body, qos: q, retain: true})
+		default:
+			s.offerRetained(t, replay{m.body, q})
+		}
+	}
+}
+
+// oweOne owes one durable session a message that others have got before.
+func (b *Broker) oweOne(t *turn, s *session, it item) {
+	c := b.commit
+	c.order.Lock()
+	defer c.order.Unlock()
+	rec := c.begin(it.body)
+	if rec.must = it.qos == mqtt.ExactlyOnce; rec.must {
+		it.gate = rec
+	}
+	s.offer(t, it, rec, false)
+	c.settle(t, rec, waiter{})
+}
+
+// offerRetained queues a retained message for a transient session. The list holds
+// no copies, and the session takes from it as its window and its connection
+// allow.
+func (s *session) offerRetained(t *turn, r replay) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || s.link == nil {
+		return
+	}
+	s.replay.push(r)
+	s.pump(t)
+}
+
+// loadRetained takes over what the store keeps.
+func (b *Broker) loadRetained() error {
+	return b.commit.store.Rows(retainedTable, func(key, value []byte) error {
+		if len(value) < 2 || value[0] != retainedVersion || value[1] > byte(mqtt.ExactlyOnce) {
+			b.log.Error("skipped a retained message in the store that makes no sense", "topic", string(key))
+			return nil
+		}
+		b.retained.set(retainedMessage{newBody(key, value[2:]), mqtt.QoS(value[1])})
+		return nil
+	})
+}

@@ -1,0 +1,177 @@
+package broker
+
+import (
+	"sync/atomic"
+
+	"tidegate/mqtt"
+)
+
+// publication is a message on its way through the router. Topic and payload may
+// alias a read buffer: what outlives the call is copied once, into a body.
+type publication struct {
+	topic, payload []byte
+	qos            mqtt.QoS
+	retain         bool
+	waiter         waiter   // who is told when the gateway has taken responsibility
+	mark           []byte   // QoS 2: the receipt to be stored with the message
+	receipt        *receipt // ... and where to note that
+}
+
+// route gives the message to everybody it matches, and keeps it if it is
+// retained. It waits only for memory. When it fails nobody has got the message.
+func (b *Broker) route(t *turn, p *publication) error {
+	m := b.trie.match(p.topic)
+	wanted := p.wanted(m)
+	if wanted != mqtt.AtMostOnce && len(m.durable) > 0 {
+		if err := b.holdBack(t); err != nil {
+			return err
+		}
+	}
+	var kept body
+	if wanted != mqtt.AtMostOnce || p.retain {
+		kept = newBody(p.topic, p.payload)
+	} else if len(m.durable)+len(m.transient) > 0 {
+		t.scratch = appendBody(t.scratch[:0], p.topic, p.payload)
+		kept = t.scratch
+	}
+	if p.retain {
+		b.keepRetained(t, p, kept)
+	}
+	rec := b.owe(t, p, m, kept, wanted)
+	b.send(t, p, m, kept, rec)
+	if rec == nil {
+		p.waiter.tellNow(t)
+	}
+	return nil
+}
+
+// holdBack waits while the messages on their way to the disk use up their memory.
+func (b *Broker) holdBack(t *turn) error {
+	if !b.commit.crowded() {
+		return nil
+	}
+	t.end()
+	err := b.commit.waitRoom(t.done)
+	t.begin()
+	return err
+}
+
+// wanted returns the highest QoS at which the message is sent to anybody.
+func (p *publication) wanted(m *matches) mqtt.QoS {
+	var most mqtt.QoS
+	if p.qos == mqtt.AtMostOnce {
+		return most
+	}
+	for _, to := range m.durable {
+		most = max(most, to.qos)
+	}
+	for _, to := range m.transient {
+		most = max(most, to.qos)
+	}
+	return min(p.qos, most)
+}
+
+// owe makes a record of a message that durable sessions are owed, and offers it
+// to them. It returns nil if none is.
+func (b *Broker) owe(t *turn, p *publication, m *matches, kept body, wanted mqtt.QoS) *record {
+	if wanted == mqtt.AtMostOnce || !owedToAny(m.durable) {
+		return nil
+	}
+	c := b.commit
+	c.order.Lock()
+	defer c.order.Unlock()
+	rec := c.begin(kept)
+	rec.must = p.qos == mqtt.ExactlyOnce && exactlyOnceToAny(m.durable)
+	held := p.unconfirmed() && m.inbox
+	waits := !p.unconfirmed() || held && len(m.durable)+len(m.transient) > 1
+	for _, to := range m.durable {
+		q := min(p.qos, to.qos)
+		if q == mqtt.AtMostOnce {
+			continue
+		}
+		it := item{body: kept, qos: q}
+		if rec.must || held && !to.s.inbox {
+			it.gate = rec
+		}
+		to.s.offer(t, it, rec, waits)
+	}
+	if rec.must && p.mark != nil {
+		p.receipt.marked = true
+		c.mark(p.mark, []byte{1}, t.now+c.interval, nil)
+	}
+	if p.receipt != nil {
+		p.receipt.rec = rec
+	}
+	c.settle(t, rec, p.waiter)
+	return rec
+}
+
+// unconfirmed reports whether nobody is told what becomes of the message, so that
+// nobody would publish it again after a crash. Such a message, a sensor's
+// reading for instance, is shown to QoS 1 and 2 subscribers once it is safe for
+// the inboxes: what a subscriber has confirmed is never missing upstream.
+func (p *publication) unconfirmed() bool {
+	return p.qos != mqtt.AtMostOnce && p.waiter.c == nil && p.waiter.done == nil
+}
+
+// send gives the message to the sessions that are not owed it durably.
+func (b *Broker) send(t *turn, p *publication, m *matches, kept body, rec *record) {
+	for _, to := range m.durable {
+		if min(p.qos, to.qos) == mqtt.AtMostOnce {
+			to.s.offer0(t, kept, false)
+		}
+	}
+	var gate *record
+	if rec != nil && p.unconfirmed() && m.inbox {
+		gate = rec
+	}
+	for _, to := range m.transient {
+		if q := min(p.qos, to.qos); q == mqtt.AtMostOnce {
+			to.s.offer0(t, kept, false)
+		} else {
+			to.s.offer(t, item{body: kept, qos: q, gate: gate}, nil, false)
+		}
+	}
+}
+
+func owedToAny(list []target) bool {
+	for _, to := range list {
+		if to.qos != mqtt.AtMostOnce {
+			return true
+		}
+	}
+	return false
+}
+
+func exactlyOnceToAny(list []target) bool {
+	for _, to := range list {
+		if to.qos == mqtt.ExactlyOnce {
+			return true
+		}
+	}
+	return false
+}
+
+// tellNow tells the waiter of a promise that needs no record.
+func (w waiter) tellNow(t *turn) {
+	if w.c != nil || w.done != nil {
+		w.tell(t)
+	}
+}
+
+// also returns a waiter for one of two events that have to happen before w is
+// told; w itself is for the other.
+func (w *waiter) also() waiter {
+	if w.done != nil {
+		var happened atomic.Bool
+		done := w.done
+		w.done = func(err error) {
+			if happened.Swap(true) || err != nil {
+				done(err)
+			}
+		}
+	} else if w.c != nil {
+		w.c.out.expectMore(w.turn)
+	}
+	return *w
+}

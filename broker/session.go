@@ -1,0 +1,184 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"tidegate/mqtt"
+	"tidegate/store"
+)
+
+// session is everything that is kept for one client identifier or one inbox
+// (MQTT 3.1.1, section 4.1): its subscriptions, what it is owed, and what it has
+// handed in at QoS 2.
+//
+// A durable session has a number in the store. While it is absent, what it is
+// owed stands in the journal only, so it uses no memory to speak of. When its
+// consumer comes back, or the gateway starts again, the same path reads it from
+// there: position, then page after page.
+type session struct {
+	b     *Broker
+	id    string
+	inbox bool   // its consumer is inside the process
+	queue uint32 // number in the store; 0: the session ends with its connection
+
+	dropped atomic.Uint64 // messages that a bound has cost it
+	owed    atomic.Int64  // messages it has not acknowledged, if durable
+
+	mu   sync.Mutex
+	gone bool // ended for good
+	link consumer
+	subs map[string]mqtt.QoS
+
+	// outbox.go: what it is owed, in order: window, then ram, then, if behind,
+	// the journal from loaded on.
+	limit    int // of the window
+	window   window
+	ram      queue[item]
+	ramBytes int
+	replay   queue[replay] // transient sessions: retained messages still to be sent, before ram
+	behind   bool          // more is owed than window and ram hold
+	filling  bool          // refill is reading
+	from     uint64        // its queue began behind this place
+	loaded   uint64        // all that is owed up to here is acknowledged, in the window or in ram
+	tail     uint64        // the newest that is owed
+	sent     uint64        // the newest that was sent over any connection
+	lastID   uint16
+	mixed    bool  // packet identifiers in the window are not in order
+	pace     int64 // smoothed time between sending and acknowledgement, in nanoseconds
+
+	// position.go: what the store knows of it.
+	beyond  []acked // behind the cursor
+	unsaved int     // acknowledgements that are not on disk
+	saving  int     // those of them in the commit under way
+
+	// receive.go
+	received map[uint16]*receipt // QoS 2 messages that the client has not released
+
+	// guarded by committer.mu
+	stored uint64 // records on disk that it is owed
+	moved  bool   // its position is to be written
+}
+
+func (s *session) durable() bool { return s.queue != 0 }
+
+// attach gives the session a consumer, and begins to send what it is owed.
+func (s *session) attach(t *turn, link consumer, limit int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link, s.limit = link, limit
+	t.fill = append(t.fill, s)
+}
+
+// detach takes the consumer away, if it still has it. It reports whether it had.
+func (s *session) detach(t *turn, link consumer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link != link {
+		return false
+	}
+	s.detachLocked(t)
+	return true
+}
+
+// detachAny takes away whatever consumer there is.
+func (s *session) detachAny(t *turn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link != nil {
+		s.detachLocked(t)
+	}
+}
+
+// detachLocked makes the journal the only place of what is owed.
+func (s *session) detachLocked(t *turn) {
+	s.link = nil
+	s.loaded, s.behind = s.cursor(), true
+	s.window.slots.reset()
+	s.ram.reset()
+	s.replay.reset()
+	s.ramBytes, s.mixed = 0, false
+	s.b.commit.absent(s, t.now+s.b.commit.interval)
+}
+
+// finish ends the session for good.
+func (s *session) finish(t *turn) {
+	s.mu.Lock()
+	if s.gone {
+		s.mu.Unlock()
+		return
+	}
+	s.gone = true
+	s.link = nil
+	s.window.slots.reset()
+	s.ram.reset()
+	s.replay.reset()
+	subs := s.subs
+	s.subs = nil
+	if s.durable() {
+		s.b.commit.forget(t, s)
+		s.forgetReceived()
+		s.b.commit.moved(s, t.now+lazy, nil)
+		s.b.commit.put(store.Row{Table: sessionTable, Key: s.rowKey()}, t.now+lazy, nil)
+	}
+	s.mu.Unlock()
+	for filter := range subs {
+		s.b.trie.unsubscribe(s, filter)
+	}
+}
+
+// subscribe adds or changes a subscription. It returns false if the session may
+// have no more.
+func (s *session) subscribe(sub mqtt.Subscription) (ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, had := s.subs[sub.Filter]; s.gone || !had && len(s.subs) >= s.b.cfg.Limits.MaxSubscriptions {
+		return false
+	}
+	if s.subs == nil {
+		s.subs = make(map[string]mqtt.QoS)
+	}
+	s.subs[sub.Filter] = sub.QoS
+	s.b.trie.subscribe(s, sub.Filter, sub.QoS)
+	return true
+}
+
+func (s *session) unsubscribe(filter string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, had := s.subs[filter]; had {
+		delete(s.subs, filter)
+		s.b.trie.unsubscribe(s, filter)
+	}
+}
+
+// replaceSubs gives the session exactly the subscriptions subs. It reports
+// whether that has changed anything.
+func (s *session) replaceSubs(subs []mqtt.Subscription) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := make(map[string]mqtt.QoS)
+	for _, sub := range subs {
+		next[sub.Filter] = sub.QoS
+		if q, had := s.subs[sub.Filter]; !had || q != sub.QoS {
+			s.b.trie.subscribe(s, sub.Filter, sub.QoS)
+			changed = true
+		}
+	}
+	for filter := range s.subs {
+		if _, keep := next[filter]; !keep {
+			s.b.trie.unsubscribe(s, filter)
+			changed = true
+		}
+	}
+	s.subs = next
+	return changed
+}
+
+// save writes the session's row. then, if not nil, is called when it is on disk.
+func (s *session) save(due int64, then func(*turn)) {
+	s.mu.Lock()
+	row := s.row()
+	s.mu.Unlock()
+	s.b.commit.put(row, due, then)
+}

@@ -1,0 +1,101 @@
+package broker
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+// counters are what the broker has counted since it was made.
+type counters struct {
+	packets, received, sent, dropped, refused, retainedRefused atomic.Uint64
+}
+
+// Status is a snapshot of the broker.
+type Status struct {
+	Connections int `json:"connections"`
+	Sessions    int `json:"sessions"`
+	Retained    int `json:"retained"`
+
+	PacketsReceived    uint64 `json:"packets_received"`
+	MessagesReceived   uint64 `json:"messages_received"`   // from clients and adapters
+	MessagesSent       uint64 `json:"messages_sent"`       // to clients, without those at QoS 0 nobody had room for
+	MessagesDropped    uint64 `json:"messages_dropped"`    // because a bound was reached
+	ConnectionsRefused uint64 `json:"connections_refused"` // no CONNECT, a wrong one, or too many
+	RetainedRefused    uint64 `json:"retained_refused"`    // delivered, but not kept
+
+	StoreError string `json:"store_error,omitempty"` // why nothing can be written; empty: it can
+}
+
+// SessionStatus is a snapshot of one durable or connected session.
+type SessionStatus struct {
+	ID            string `json:"id"`
+	Inbox         bool   `json:"inbox"` // a bridge's, inside the gateway
+	Connected     bool   `json:"connected"`
+	Durable       bool   `json:"durable"`
+	Subscriptions int    `json:"subscriptions"`
+	Queued        int64  `json:"queued"` // messages that are not acknowledged
+	OnDisk        uint64 `json:"on_disk"`
+	Dropped       uint64 `json:"dropped"`
+}
+
+// Status returns a snapshot of the broker.
+func (b *Broker) Status() Status {
+	b.mu.Lock()
+	st := Status{Connections: len(b.conns), Sessions: len(b.sessions)}
+	b.mu.Unlock()
+	st.Retained = b.retained.count()
+	st.PacketsReceived = b.stats.packets.Load()
+	st.MessagesReceived = b.stats.received.Load()
+	st.MessagesSent = b.stats.sent.Load()
+	st.MessagesDropped = b.stats.dropped.Load()
+	st.ConnectionsRefused = b.stats.refused.Load()
+	st.RetainedRefused = b.stats.retainedRefused.Load()
+	if err := b.commit.health(); err != nil {
+		st.StoreError = err.Error()
+	}
+	return st
+}
+
+// Sessions returns a snapshot of all sessions, in the order of their names.
+func (b *Broker) Sessions() []SessionStatus {
+	b.mu.Lock()
+	sessions := make([]*session, 0, len(b.sessions))
+	for _, s := range b.sessions {
+		sessions = append(sessions, s)
+	}
+	b.mu.Unlock()
+	list := make([]SessionStatus, 0, len(sessions))
+	for _, s := range sessions {
+		list = append(list, s.status())
+	}
+	slices.SortFunc(list, func(x, y SessionStatus) int { return cmp.Compare(x.ID, y.ID) })
+	return list
+}
+
+// Backlog returns how many messages the inbox called name has not acknowledged.
+func (b *Broker) Backlog(name string) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.sessions[inboxKey(name)]; s != nil {
+		return s.owed.Load()
+	}
+	return 0
+}
+
+func (s *session) status() SessionStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := SessionStatus{
+		ID: strings.TrimPrefix(s.id, "\x00"), Inbox: s.inbox, Connected: s.link != nil, Durable: s.durable(),
+		Subscriptions: len(s.subs), Dropped: s.dropped.Load(),
+	}
+	if st.Queued = s.owed.Load(); !st.Durable {
+		st.Queued = int64(s.window.len() + s.ram.len())
+	}
+	s.b.commit.mu.Lock()
+	st.OnDisk = s.stored
+	s.b.commit.mu.Unlock()
+	return st
+}

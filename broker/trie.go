@@ -1,0 +1,146 @@
+package broker
+
+import (
+	"strings"
+	"sync"
+
+	"tidegate/mqtt"
+)
+
+// maxCachedTopics bounds the cache of match results. Sensors publish to few
+// topics again and again; whoever publishes to more pays for the matching.
+const maxCachedTopics = 4096
+
+// target is one session that a topic matches, with the highest QoS of its
+// matching subscriptions (MQTT 3.1.1, section 3.3.5).
+type target struct {
+	s   *session
+	qos mqtt.QoS
+}
+
+// matches is who gets the messages of one topic. It is shared and never
+// written once it stands in the cache.
+type matches struct {
+	topic     string
+	durable   []target // owed messages while they are absent
+	transient []target
+	inbox     bool // one of the durable ones is a consumer inside the process
+}
+
+// trie holds the subscriptions of all sessions, level by level.
+type trie struct {
+	mu     sync.RWMutex
+	root   node
+	cached map[string]*matches // by topic; emptied by every change of a subscription
+}
+
+// node is one topic level. Wildcards are children like others.
+type node struct {
+	children map[string]*node
+	subs     map[*session]mqtt.QoS
+}
+
+// subscribe gives s the filter, or changes its QoS.
+func (t *trie) subscribe(s *session, filter string, q mqtt.QoS) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cached = nil
+	n := &t.root
+	for level := range strings.SplitSeq(filter, "/") {
+		next := n.children[level]
+		if next == nil {
+			next = &node{}
+			if n.children == nil {
+				n.children = make(map[string]*node)
+			}
+			n.children[level] = next
+		}
+		n = next
+	}
+	if n.subs == nil {
+		n.subs = make(map[*session]mqtt.QoS)
+	}
+	n.subs[s] = q
+}
+
+// unsubscribe takes the filter from s and prunes what is empty then.
+func (t *trie) unsubscribe(s *session, filter string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cached = nil
+	t.root.remove(s, strings.Split(filter, "/"))
+}
+
+func (n *node) remove(s *session, levels []string) {
+	if len(levels) == 0 {
+		delete(n.subs, s)
+		return
+	}
+	next := n.children[levels[0]]
+	if next == nil {
+		return
+	}
+	next.remove(s, levels[1:])
+	if len(next.subs) == 0 && len(next.children) == 0 {
+		delete(n.children, levels[0])
+	}
+}
+
+// match returns who gets the messages of topic.
+func (t *trie) match(topic []byte) *matches {
+	t.mu.RLock()
+	m := t.cached[string(topic)]
+	t.mu.RUnlock()
+	if m != nil {
+		return m
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m = t.root.collect(string(topic))
+	if t.cached == nil || len(t.cached) >= maxCachedTopics {
+		t.cached = make(map[string]*matches)
+	}
+	t.cached[m.topic] = m
+	return m
+}
+
+// collect walks the trie for topic without the cache.
+func (n *node) collect(topic string) *matches {
+	best := make(map[*session]mqtt.QoS)
+	n.walk(topic, true, topic[0] == '$', best)
+	m := &matches{topic: topic}
+	for s, q := range best {
+		to := &m.transient
+		if s.durable() {
+			to = &m.durable
+		}
+		*to = append(*to, target{s, q})
+		m.inbox = m.inbox || s.inbox
+	}
+	return m
+}
+
+// walk gathers the subscriptions below n that match rest. A wildcard at the
+// root does not match topics that start with $ (section 4.7.2).
+func (n *node) walk(rest string, more, dollar bool, best map[*session]mqtt.QoS) {
+	if all := n.children["#"]; all != nil && !dollar {
+		all.gather(best)
+	}
+	if !more {
+		n.gather(best)
+		return
+	}
+	level, rest, more := strings.Cut(rest, "/")
+	if next := n.children[level]; next != nil {
+		next.walk(rest, more, false, best)
+	}
+	if next := n.children["+"]; next != nil && !dollar {
+		next.walk(rest, more, false, best)
+	}
+}
+
+func (n *node) gather(best map[*session]mqtt.QoS) {
+	for s, q := range n.subs {
+		best[s] = max(best[s], q)
+	}
+}

@@ -1,0 +1,84 @@
+package broker
+
+// turn is what one goroutine does between two waits. It gathers what has to be
+// done once no lock is held: answers that are due, sessions that may send more,
+// connections to flush. A goroutine ends its turn before it waits for anything,
+// so nothing gathered is ever left behind.
+type turn struct {
+	b     *Broker
+	done  <-chan struct{} // ends a wait for memory; nil: never
+	now   int64           // broker time when the turn began, in nanoseconds
+	kept  []waiter
+	pump  []*session
+	fill  []*session
+	flush []consumer
+
+	scratch body // for a body that nobody keeps
+}
+
+// consumer is who reads a session: a network connection or an inbox.
+type consumer interface {
+	// deliver hands over a message. It is called with the session's lock held
+	// and does no I/O. It returns whether flush has to be called.
+	deliver(it *item, dup bool) (flush bool)
+
+	// release hands over a PUBREL, likewise.
+	release(id uint16) (flush bool)
+
+	// full reports that limit bytes wait to be written; the consumer pumps its
+	// session when that has changed.
+	full(limit int) bool
+
+	// flush does what deliver has left to do, without blocking.
+	flush(t *turn)
+
+	// end makes the consumer go because of why. It does not wait for that.
+	end(why error)
+
+	// gone is closed when nothing of the consumer runs any more.
+	gone() <-chan struct{}
+}
+
+// begin starts the next turn.
+func (t *turn) begin() { t.now = t.b.now() }
+
+// end does all that the turn has gathered, and what comes of it.
+func (t *turn) end() {
+	for {
+		switch {
+		case len(t.kept) > 0:
+			w := pop(&t.kept)
+			w.tell(t)
+		case len(t.pump) > 0:
+			s := pop(&t.pump)
+			s.mu.Lock()
+			s.pump(t)
+			s.mu.Unlock()
+		case len(t.fill) > 0:
+			s := pop(&t.fill)
+			s.refill(t)
+		case len(t.flush) > 0:
+			c := pop(&t.flush)
+			c.flush(t)
+		default:
+			return
+		}
+	}
+}
+
+func pop[T any](list *[]T) T {
+	last := len(*list) - 1
+	v := (*list)[last]
+	var zero T
+	(*list)[last] = zero
+	*list = (*list)[:last]
+	return v
+}
+
+func (w waiter) tell(t *turn) {
+	if w.done != nil {
+		w.done(nil)
+		return
+	}
+	w.c.fulfil(t, w.turn)
+}
