@@ -1,0 +1,182 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"tidegate/internal/client"
+	"tidegate/internal/leak"
+	"tidegate/mqtt"
+	"tidegate/store"
+)
+
+// bed is a broker on a store in a temporary folder, reached over a real socket.
+// At the end of the test it must leave no goroutine and a sound store.
+type bed struct {
+	t    *testing.T
+	dir  string
+	cfg  Config
+	opts Options
+	b    *Broker
+	st   *store.Store
+	stop func()
+}
+
+// newBed starts a broker; change, if not nil, changes how.
+func newBed(t *testing.T, change func(*bed)) *bed {
+	t.Helper()
+	leak.Check(t)
+	d := &bed{t: t, dir: filepath.Join(t.TempDir(), "store")}
+	d.cfg.Listeners = []Listener{{Address: "tcp://127.0.0.1:0"}}
+	d.cfg.SetDefaults()
+	if change != nil {
+		change(d)
+	}
+	d.start()
+	t.Cleanup(func() {
+		d.stop()
+		if err := store.Verify(d.dir); err != nil {
+			t.Errorf("the store is damaged: %v", err)
+		}
+	})
+	return d
+}
+
+func (d *bed) start() {
+	d.t.Helper()
+	st, err := store.Open(d.dir, store.Options{Log: d.log()})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.opts.Store, d.opts.Log = st, d.log()
+	b, err := New(d.cfg, d.opts)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := b.Listen(); err != nil {
+		d.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(ctx) }()
+	d.b, d.st = b, st
+	d.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-served; err != nil {
+			d.t.Errorf("Serve: %v", err)
+		}
+		if err := st.Close(); err != nil {
+			d.t.Errorf("close the store: %v", err)
+		}
+	})
+}
+
+// restart stops the broker in an orderly way and starts it again.
+func (d *bed) restart() {
+	d.t.Helper()
+	d.stop()
+	d.start()
+}
+
+func (d *bed) log() *slog.Logger {
+	return slog.New(slog.NewTextHandler(testWriter{d.t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Logf("%s", b)
+	return len(b), nil
+}
+
+// ctx bounds every wait of the test.
+func (d *bed) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	d.t.Cleanup(cancel)
+	return ctx
+}
+
+// peer is a client that remembers what it got.
+type peer struct {
+	*client.Conn
+	t   *testing.T
+	got chan client.Message
+}
+
+// dial connects a client; change, if not nil, changes its options.
+func (d *bed) dial(id string, change func(*client.Options)) *peer {
+	d.t.Helper()
+	p := &peer{t: d.t, got: make(chan client.Message, 10000)}
+	o := client.Options{ClientID: id, CleanSession: true, Handler: func(m client.Message) { p.got <- m }}
+	if change != nil {
+		change(&o)
+	}
+	c, err := client.Dial(d.ctx(), d.b.Addrs()[0].String(), o)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	p.Conn = c
+	d.t.Cleanup(p.Close)
+	return p
+}
+
+// durable makes a client keep its session.
+func durable(o *client.Options) { o.CleanSession = false }
+
+func (p *peer) subscribe(filter string, q mqtt.QoS) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	codes, err := p.Subscribe(ctx, mqtt.Subscription{Filter: filter, QoS: q})
+	if err != nil || codes[0] != q {
+		p.t.Fatalf("subscribe to %q: granted %v, %v", filter, codes, err)
+	}
+}
+
+func (p *peer) publish(topic, payload string, q mqtt.QoS) {
+	p.t.Helper()
+	p.send(mqtt.Message{Topic: topic, Payload: []byte(payload), QoS: q})
+}
+
+func (p *peer) retain(topic, payload string, q mqtt.QoS) {
+	p.t.Helper()
+	p.send(mqtt.Message{Topic: topic, Payload: []byte(payload), QoS: q, Retain: true})
+}
+
+func (p *peer) send(m mqtt.Message) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := p.Publish(ctx, m); err != nil {
+		p.t.Fatalf("publish to %q: %v", m.Topic, err)
+	}
+}
+
+// want waits for the next message, which has to be this one.
+func (p *peer) want(topic, payload string, q mqtt.QoS) client.Message {
+	p.t.Helper()
+	select {
+	case m := <-p.got:
+		if m.Topic != topic || string(m.Payload) != payload || m.QoS != q {
+			p.t.Fatalf("got %s = %q at QoS %d, want %s = %q at QoS %d", m.Topic, m.Payload, m.QoS, topic, payload, q)
+		}
+		return m
+	case <-time.After(20 * time.Second):
+		p.t.Fatalf("no message came, want %s = %q", topic, payload)
+	}
+	panic("unreachable")
+}
+
+// wantNothing publishes a message to itself, which has to be the next one.
+func (p *peer) wantNothing() {
+	p.t.Helper()
+	topic := fmt.Sprintf("fence/%p", p)
+	p.subscribe(topic, 1)
+	p.publish(topic, "fence", 1)
+	p.want(topic, "fence", 1)
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"tidegate/adapters"
+	"tidegate/bridge"
+	"tidegate/broker"
+	"tidegate/mqtt"
+	"tidegate/store"
+)
+
+// gateway is all rooms wired together.
+type gateway struct {
+	cfg         *Config
+	log         *slog.Logger
+	started     time.Time
+	store       *store.Store
+	broker      *broker.Broker
+	bridges     []*bridge.Bridge
+	supervisors []*adapters.Supervisor
+}
+
+// newGateway opens the store and makes the rooms. It starts nothing; close has
+// to be called.
+func newGateway(cfg *Config, log *slog.Logger) (*gateway, error) {
+	debug.SetMemoryLimit(int64(cfg.Gateway.MemoryLimit))
+	g := &gateway{cfg: cfg, log: log, started: time.Now()}
+	st, err := store.Open(filepath.Clean(cfg.Gateway.DataDir), store.Options{Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("data_dir %s: %w", cfg.Gateway.DataDir, err)
+	}
+	g.store = st
+	if err := g.make(); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return g, nil
+}
+
+func (g *gateway) make() (err error) {
+	g.broker, err = broker.New(g.cfg.Broker, broker.Options{
+		Store:          g.store,
+		Log:            g.log,
+		CommitInterval: g.cfg.Store.CommitInterval,
+		OnlineDelay:    g.cfg.Store.OnlineDelay,
+		MemoryLimit:    g.cfg.Gateway.MemoryLimit,
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range g.cfg.Bridges {
+		b, err := bridge.New(c, g.cfg.Gateway.Name, g.broker, g.log)
+		if err != nil {
+			return err
+		}
+		g.bridges = append(g.bridges, b)
+	}
+	for _, c := range g.cfg.Adapters {
+		a, err := c.Open(g.log.With("adapter", c.Common().Name))
+		if err != nil {
+			return fmt.Errorf("adapter %q: %w", c.Common().Name, err)
+		}
+		g.supervisors = append(g.supervisors, adapters.NewSupervisor(c.Common(), a, g.broker, g.log))
+	}
+	return nil
+}
+
+func (g *gateway) close() error { return g.store.Close() }
+
+// listen opens all listeners and returns their addresses.
+func (g *gateway) listen() ([]string, error) {
+	if err := g.broker.Listen(); err != nil {
+		return nil, err
+	}
+	var addrs []string
+	for _, a := range g.broker.Addrs() {
+		addrs = append(addrs, "tcp://"+a.String())
+	}
+	return addrs, nil
+}
+
+// mqttAddr returns the address of the first listener.
+func (g *gateway) mqttAddr() net.Addr { return g.broker.Addrs()[0] }
+
+// run starts everything, calls ready, and runs until ctx is done or a room
+// fails. The rooms end in the order in which messages flow, so that each finds
+// the next one still there.
+func (g *gateway) run(ctx context.Context, ready func()) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	failed := func(room string, err error) {
+		if err != nil {
+			fail(fmt.Errorf("%s: %w", room, err))
+		}
+	}
+	core := newRoom()
+	core.run(func(ctx context.Context) { failed("broker", g.broker.Serve(ctx)) })
+	defer core.stop()
+	uplinks := newRoom()
+	defer uplinks.stop()
+	for _, b := range g.bridges {
+		if err := b.Declare(ctx); err != nil {
+			return err
+		}
+		uplinks.run(func(ctx context.Context) { failed("bridge", b.Run(ctx)) })
+	}
+	defer g.announce("offline")
+	sensors := newRoom()
+	defer sensors.stop()
+	for _, s := range g.supervisors {
+		sensors.run(s.Run)
+	}
+	g.announce("online")
+	ready()
+	<-ctx.Done()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// announce publishes the retained status of the gateway.
+func (g *gateway) announce(state string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	topic := "gateway/" + g.cfg.Gateway.Name + "/status"
+	err := g.broker.PublishAsync(ctx, mqtt.Message{Topic: topic, Payload: []byte(state), QoS: mqtt.AtLeastOnce, Retain: true}, nil)
+	if err != nil {
+		g.log.Warn("cannot publish the gateway's status", "state", state, "error", err)
+	}
+}
+
+// room is a group of goroutines that is ended as one.
+type room struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+func newRoom() *room {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &room{ctx: ctx, cancel: cancel}
+}
+
+func (r *room) run(fn func(context.Context)) { r.wg.Go(func() { fn(r.ctx) }) }
+
+// stop ends the group and waits for it.
+func (r *room) stop() {
+	r.cancel()
+	r.wg.Wait()
+}
