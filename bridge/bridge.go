@@ -1,0 +1,214 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"tidegate/internal/backoff"
+	"tidegate/mqtt"
+)
+
+// Local is what a bridge needs of the broker.
+type Local interface {
+	mqtt.Publisher
+	mqtt.Subscriber
+}
+
+// Bridge carries messages to one server of several. Run may be called once at a
+// time; Status from any goroutine.
+type Bridge struct {
+	cfg     Config
+	local   Local
+	log     *slog.Logger
+	open    openFunc
+	monitor monitor
+
+	// Of Run.
+	warned    map[string]bool // see uplink
+	announced string          // last payload of the state topic
+	saidDown  bool            // the log knows
+}
+
+// New returns a bridge of the gateway called gateway, with the defaults filled
+// in. It starts nothing and opens nothing.
+func New(cfg Config, gateway string, local Local, log *slog.Logger) (*Bridge, error) {
+	dialer := net.Dialer{KeepAlive: time.Duration(cfg.Keepalive)}
+	return newBridge(cfg, gateway, local, log, dialer.DialContext)
+}
+
+// dialFunc opens a network connection as [net.Dialer.DialContext] does.
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial dialFunc) (*Bridge, error) {
+	cfg.SetDefaults()
+	if problems := cfg.Check(); len(problems) > 0 {
+		return nil, fmt.Errorf("bridge %q: %s: %s", cfg.Name, problems[0].Path, problems[0].Text)
+	}
+	if cfg.ClientID == "" {
+		cfg.ClientID = "tidegate-" + gateway + "-" + cfg.Name
+	}
+	client := &pahoClient{
+		clientID:     cfg.ClientID,
+		username:     cfg.Username,
+		password:     cfg.Password,
+		keepalive:    time.Duration(cfg.Keepalive),
+		stallTimeout: time.Duration(cfg.StallTimeout),
+		dial:         dial,
+	}
+	b := &Bridge{
+		cfg:    cfg,
+		local:  local,
+		log:    log.With("bridge", cfg.Name),
+		open:   client.open,
+		warned: make(map[string]bool),
+	}
+	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now()}
+	return b, nil
+}
+
+// Status returns how the bridge fares.
+func (b *Bridge) Status() Status { return b.monitor.snapshot() }
+
+// Declare makes sure that the broker has the bridge's queue, with the
+// subscriptions of its rules, so that it is owed what is published from now on.
+// It must not be called while Run is.
+func (b *Bridge) Declare(ctx context.Context) error {
+	inbox, err := b.openInbox(ctx)
+	if err != nil {
+		return err
+	}
+	inbox.Close()
+	return nil
+}
+
+func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
+	o := mqtt.InboxOptions{MaxInflight: b.cfg.MaxInflight}
+	inbox, err := b.local.OpenInbox(ctx, b.inboxName(), o, b.cfg.subscriptions()...)
+	if err != nil {
+		return nil, fmt.Errorf("open the queue %s: %w", b.inboxName(), err)
+	}
+	return inbox, nil
+}
+
+func (b *Bridge) inboxName() string { return "bridge/" + b.cfg.Name }
+
+// Run connects, carries and connects again until ctx is done. It returns nil
+// when everything it started has ended.
+func (b *Bridge) Run(ctx context.Context) error {
+	wait := backoff.Backoff{Min: time.Duration(b.cfg.Backoff.Min), Max: time.Duration(b.cfg.Backoff.Max)}
+	b.announce(ctx, "0")
+	for next := 0; ; {
+		proven, err := b.round(ctx, b.cfg.Servers[next])
+		if ctx.Err() != nil {
+			b.stopped(ctx)
+			return nil
+		}
+		b.down(ctx, err)
+		if proven {
+			wait.Reset()
+		}
+		if stalled := (*stallError)(nil); !proven || errors.As(err, &stalled) {
+			next = (next + 1) % len(b.cfg.Servers)
+		}
+		pause(ctx, wait.Next())
+	}
+}
+
+// round is one connection to server, from dialing to its end. It is proven if
+// the server did its part, so that the next try may come soon.
+func (b *Bridge) round(ctx context.Context, server string) (proven bool, err error) {
+	b.monitor.update(func(s *Status) { s.State, s.Server = Dialing, server })
+	l, err := b.open(ctx, server)
+	if err != nil {
+		return false, err
+	}
+	defer l.close()
+	inbox, err := b.openInbox(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer inbox.Close()
+	b.up(ctx, server)
+	u := uplink{
+		cfg: &b.cfg, server: server, link: l, inbox: inbox,
+		monitor: &b.monitor, log: b.log, warned: b.warned,
+	}
+	if err = u.run(ctx); err != nil {
+		err = lostError(server, b.cfg.ClientID, time.Duration(b.cfg.Keepalive)+pongTime, err)
+	}
+	return u.confirmed || b.stoodIdle(), err
+}
+
+// stoodIdle reports whether the link that just ended stood for a while with
+// nothing to prove.
+func (b *Bridge) stoodIdle() bool {
+	s := b.monitor.snapshot()
+	return s.InFlight == 0 && time.Since(s.Since) >= time.Duration(b.cfg.StallTimeout)
+}
+
+// up, down and stopped change the state and say so: one line in the log and one
+// retained message for each change, none for a try.
+
+func (b *Bridge) up(ctx context.Context, server string) {
+	b.monitor.update(func(s *Status) {
+		s.State, s.Since = Up, time.Now()
+		s.Connects++
+	})
+	b.saidDown = false
+	b.log.Info("bridge is up", "server", server)
+	b.announce(ctx, "1")
+}
+
+func (b *Bridge) down(ctx context.Context, why error) {
+	b.monitor.update(func(s *Status) {
+		s.leave()
+		s.Error, s.ErrorAt = why.Error(), time.Now()
+	})
+	if !b.saidDown {
+		b.saidDown = true
+		b.log.Warn("bridge is down, messages are queued until it is up", "error", why)
+	}
+	b.announce(ctx, "0")
+}
+
+func (b *Bridge) stopped(ctx context.Context) {
+	b.monitor.update((*Status).leave)
+	b.log.Info("bridge stopped")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	b.announce(ctx, "0")
+}
+
+// announce publishes the retained state topic, mosquitto's name for it, if it
+// is to change.
+func (b *Bridge) announce(ctx context.Context, state string) {
+	if state == b.announced {
+		return
+	}
+	err := b.local.PublishAsync(ctx, mqtt.Message{
+		Topic:   "$SYS/broker/connection/" + b.cfg.Name + "/state",
+		Payload: []byte(state),
+		QoS:     mqtt.AtLeastOnce,
+		Retain:  true,
+		Origin:  b.inboxName(),
+	}, nil)
+	if err != nil {
+		b.log.Warn("bridge cannot publish its state", "state", state, "error", err)
+		return
+	}
+	b.announced = state
+}
+
+// pause waits for d or until ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,177 @@
+package bridge
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"tidegate/internal/check"
+	"tidegate/internal/units"
+	"tidegate/mqtt"
+)
+
+// Config is one entry of the section "bridges".
+type Config struct {
+	// Name names the bridge's queue, its client id and its topic
+	// $SYS/broker/connection/NAME/state. It is one topic level.
+	Name string `yaml:"name"`
+
+	// Servers are tried in turn: tcp://host:port, port 1883 if it is missing.
+	Servers []string `yaml:"servers"`
+
+	// ClientID is what the server knows this bridge by. Two clients with one
+	// id throw each other out. Empty: tidegate-GATEWAY-NAME.
+	ClientID string `yaml:"client_id"`
+
+	Username     string `yaml:"username"`
+	Password     string `yaml:"password"`
+	PasswordFile string `yaml:"password_file"` // whoever loads the configuration reads it into Password
+
+	// Keepalive is the longest silence before the server is pinged; whole
+	// seconds, as in the CONNECT packet (MQTT 3.1.1, section 3.1.2.10).
+	Keepalive units.Duration `yaml:"keepalive"`
+
+	// MaxInflight is how many messages may be under way, and so how many can
+	// arrive twice when a connection is lost.
+	MaxInflight int `yaml:"max_inflight"`
+
+	// Backoff bounds the wait before the next connection.
+	Backoff Backoff `yaml:"backoff"`
+
+	// StallTimeout is how long a connected server may owe an acknowledgement
+	// without giving any, before the next server is tried.
+	StallTimeout units.Duration `yaml:"stall_timeout"`
+
+	// Out says what goes upstream and under which topic.
+	Out []Rule `yaml:"out"`
+}
+
+// Backoff bounds the wait before the next connection. The wait is drawn at
+// random, so that a fleet does not come back in step.
+type Backoff struct {
+	Min units.Duration `yaml:"min"`
+	Max units.Duration `yaml:"max"`
+}
+
+// Rule carries the messages that match one of Topics.
+type Rule struct {
+	Topics []string  `yaml:"topics"` // filters
+	Strip  string    `yaml:"strip"`  // taken off the topic's front, if it is there
+	Prefix string    `yaml:"prefix"` // put before what is left
+	QoS    *mqtt.QoS `yaml:"qos"`    // 0 or 1; nil: 1
+}
+
+// The limits of a configuration.
+const (
+	minKeepalive    = 5 * time.Second
+	maxKeepalive    = 65535 * time.Second // two bytes of the CONNECT packet
+	maxInflight     = 10000               // far below the 65,535 packet identifiers, so that none is reused early
+	minStallTimeout = time.Second
+	maxString       = 65535 // bytes; MQTT 3.1.1, section 1.5.3
+)
+
+// SetDefaults fills in what the configuration leaves open.
+func (c *Config) SetDefaults() {
+	setDefault(&c.Keepalive, units.Duration(30*time.Second))
+	setDefault(&c.MaxInflight, 100)
+	setDefault(&c.Backoff.Min, units.Duration(time.Second))
+	setDefault(&c.Backoff.Max, max(c.Backoff.Min, units.Duration(2*time.Minute)))
+	setDefault(&c.StallTimeout, units.Duration(30*time.Second))
+	for i := range c.Out {
+		if c.Out[i].QoS == nil {
+			qos := mqtt.AtLeastOnce
+			c.Out[i].QoS = &qos
+		}
+	}
+}
+
+func setDefault[T comparable](v *T, to T) {
+	var zero T
+	if *v == zero {
+		*v = to
+	}
+}
+
+// Check returns what is wrong with c after SetDefaults. It opens nothing.
+func (c *Config) Check() check.Problems {
+	var p check.Problems
+	if err := mqtt.ValidName(c.Name); err != nil || strings.Contains(c.Name, "/") {
+		p.Add("name", "%q cannot name a bridge: write one topic level, without / + and #, as in cloud", c.Name)
+	}
+	c.checkServers(&p)
+	c.checkLogin(&p)
+	c.checkNumbers(&p)
+	if len(c.Out) == 0 {
+		p.Add("out", "is missing, so the bridge would carry nothing: write a rule, as in - topics: [sensor/#]")
+	}
+	for i := range c.Out {
+		p.Under(fmt.Sprintf("out[%d]", i), c.Out[i].check())
+	}
+	return p
+}
+
+func (c *Config) checkServers(p *check.Problems) {
+	if len(c.Servers) == 0 {
+		p.Add("servers", "is missing: write at least one, as in [tcp://broker.example.com:1883]")
+	}
+	for i, s := range c.Servers {
+		if _, err := serverAddress(s); err != nil {
+			p.Add(fmt.Sprintf("servers[%d]", i), "%v", err)
+		}
+	}
+}
+
+// serverAddress returns the "host:port" of a server's URL.
+func serverAddress(server string) (string, error) {
+	u, err := url.Parse(server)
+	if err != nil || u.Hostname() == "" {
+		return "", fmt.Errorf("%q is no server: write tcp://host:port", server)
+	}
+	switch {
+	case u.Scheme != "tcp":
+		return "", fmt.Errorf("%q has the scheme %q, but this version connects through tcp:// only", server, u.Scheme)
+	case u.User != nil:
+		return "", fmt.Errorf("the server %s carries a login: write it as username and password_file", u.Redacted())
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return "", fmt.Errorf("%q has something behind the port: write tcp://host:port", server)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "1883"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("%q has the port %s, which is not in 1 to 65535", server, port)
+	}
+	return net.JoinHostPort(u.Hostname(), port), nil
+}
+
+func (c *Config) checkLogin(p *check.Problems) {
+	for _, field := range []struct{ path, text string }{
+		{"client_id", c.ClientID}, {"username", c.Username}, {"password", c.Password},
+	} {
+		if len(field.text) > maxString {
+			p.Add(field.path, "has %d bytes, more than the %d of MQTT", len(field.text), maxString)
+		}
+	}
+	if c.Username == "" && (c.Password != "" || c.PasswordFile != "") {
+		p.Add("username", "is missing: MQTT 3.1.1 allows no password without a user name")
+	}
+}
+
+func (c *Config) checkNumbers(p *check.Problems) {
+	if d := time.Duration(c.Keepalive); d < minKeepalive || d > maxKeepalive || d%time.Second != 0 {
+		p.Add("keepalive", "%v is not in whole seconds from 5s to 65535s; 30s is usual", c.Keepalive)
+	}
+	if c.MaxInflight < 1 || c.MaxInflight > maxInflight {
+		p.Add("max_inflight", "%d is not in 1 to %d; 100 is usual", c.MaxInflight, maxInflight)
+	}
+	if c.Backoff.Max < c.Backoff.Min {
+		p.Add("backoff.max", "%v is less than backoff.min, %v", c.Backoff.Max, c.Backoff.Min)
+	}
+	if time.Duration(c.StallTimeout) < minStallTimeout {
+		p.Add("stall_timeout", "%v is shorter than a slow link may need; write 1s or more, 30s is usual", c.StallTimeout)
+	}
+}

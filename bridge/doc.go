@@ -1,0 +1,30 @@
+// Package bridge carries messages from the local broker to a server upstream:
+// at least once, in order, through any outage.
+//
+// There are four nouns. A [Bridge] is one way upstream: it dials, backs off,
+// and says how it fares in its [Status]. A [Rule] says which messages go and
+// under which topic. A link is one connection to one server, from CONNECT to
+// its end; paho.go makes them and is the only file that knows paho. An uplink
+// moves messages over one link.
+//
+// The queue is not here. It is an inbox of the local broker, called
+// bridge/NAME, that is owed messages like any other session. It is open only
+// while a link is up, so that the broker knows when nobody consumes it, and
+// what a lost link left unacknowledged comes again, in order, over the next.
+//
+// A message takes this way: inbox, rules.go, uplink.go send, paho.go, the
+// server; its acknowledgement comes back through paho.go, uplink.go confirm,
+// inbox. It is acknowledged to the inbox only when the server acknowledged it
+// over the link that is still up.
+//
+// # Goroutines
+//
+//	goroutine           started by   ends when                         joined by
+//	dial, back off,     caller       ctx is done                       caller
+//	send: Bridge.Run
+//	confirm             uplink.run   all sent is confirmed, or         uplink.run
+//	                                 the link is lost
+//	watch               uplink.run   the uplink has finished           uplink.run
+//	paho's own          link open    link.close; a client that hangs   link.close, for
+//	                                 then is abandoned                 at most a second
+package bridge

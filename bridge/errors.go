@@ -1,0 +1,84 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// errStopped is the cause of a link that the bridge itself ends.
+var errStopped = errors.New("the bridge stops")
+
+// errNotReading means that a write did not end in time.
+var errNotReading = errors.New("write timed out")
+
+// stallError means that a server takes messages and acknowledges none.
+type stallError struct {
+	server string
+	after  time.Duration
+}
+
+func (e *stallError) Error() string {
+	return fmt.Sprintf("%s accepts but acknowledges nothing for %v: the server is overloaded, or the way back is broken", e.server, e.after)
+}
+
+// dialError says why no TCP connection came about, and what to do.
+func dialError(address string, err error) error {
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return fmt.Errorf("DNS knows no %q: check the name in servers and the DNS server of this gateway (%w)", dns.Name, err)
+	case errors.As(err, &dns):
+		return fmt.Errorf("DNS gives no answer about %q: is the network up? (%w)", dns.Name, err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s refuses connections: is the broker running there, and is the port right? (%w)", address, err)
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETDOWN):
+		return fmt.Errorf("there is no route to %s: is the network up? (%w)", address, err)
+	case isTimeout(err):
+		return fmt.Errorf("no answer from %s within %v: is the uplink up, or does a firewall drop the port? (%w)", address, connectTimeout, err)
+	}
+	return fmt.Errorf("connect to %s: %w", address, err)
+}
+
+// handshakeError says why CONNECT got no lawful answer, and what to do.
+func handshakeError(address string, err error) error {
+	switch {
+	case isTimeout(err):
+		return fmt.Errorf("%s takes the connection but does not answer CONNECT within %v: is this an MQTT port, and is the server healthy? (%w)", address, connectTimeout, err)
+	case isClosed(err):
+		return fmt.Errorf("%s closes the connection instead of answering CONNECT: is this an MQTT port without TLS, and does the server allow this client? (%w)", address, err)
+	}
+	return fmt.Errorf("%s does not answer CONNECT with MQTT 3.1.1: is this an MQTT port without TLS? (%w)", address, err)
+}
+
+// lostError says why a link ended, and what to do.
+func lostError(server, clientID string, silence time.Duration, err error) error {
+	var stalled *stallError
+	switch {
+	case errors.As(err, &stalled), errors.Is(err, errStopped):
+		return err
+	case errors.Is(err, errNotReading):
+		return fmt.Errorf("%s stopped reading: the uplink is too slow or dead (%w)", server, err)
+	case isTimeout(err):
+		return fmt.Errorf("%s was silent for %v in spite of pings: the uplink is dead (%w)", server, silence, err)
+	case isClosed(err):
+		return fmt.Errorf("%s closed the connection; if this repeats, either another client uses the client id %q too, or the server does not allow what is published (%w)", server, clientID, err)
+	}
+	return fmt.Errorf("connection to %s lost: %w", server, err)
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout()
+}
+
+// isClosed reports whether the other side ended the connection.
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

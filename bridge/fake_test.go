@@ -1,0 +1,350 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"tidegate/internal/units"
+	"tidegate/mqtt"
+)
+
+// fakeLocal is a broker with one queue, which keeps the promises of mqtt.Inbox:
+// what is not acknowledged comes again, in order, when the inbox is opened anew.
+type fakeLocal struct {
+	mu        sync.Mutex
+	queue     []mqtt.Message // sequence numbers are index + 1
+	acked     []bool
+	remaining int
+	drained   chan struct{} // closed when all of queue is acknowledged
+	inbox     *fakeInbox    // open now, or nil
+	opens     int
+	subs      []mqtt.Subscription
+	states    []string // what the bridge published
+}
+
+func newLocal(messages ...mqtt.Message) *fakeLocal {
+	l := &fakeLocal{}
+	l.add(messages...)
+	return l
+}
+
+func (l *fakeLocal) add(messages ...mqtt.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.remaining == 0 {
+		l.drained = make(chan struct{})
+	}
+	l.queue = append(l.queue, messages...)
+	l.acked = append(l.acked, make([]bool, len(messages))...)
+	l.remaining += len(messages)
+	if l.inbox != nil {
+		l.inbox.poke()
+	}
+}
+
+// empty is closed when all that was added so far is acknowledged.
+func (l *fakeLocal) empty() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.drained
+}
+
+func (l *fakeLocal) Publish(context.Context, mqtt.Message) error { panic("not used by a bridge") }
+
+func (l *fakeLocal) PublishAsync(ctx context.Context, m mqtt.Message, _ func(error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !m.Retain || m.QoS != mqtt.AtLeastOnce || m.Topic != "$SYS/broker/connection/cloud/state" {
+		panic(m.Topic)
+	}
+	l.states = append(l.states, string(m.Payload))
+	return ctx.Err()
+}
+
+func (l *fakeLocal) OpenInbox(_ context.Context, name string, o mqtt.InboxOptions, subs ...mqtt.Subscription) (mqtt.Inbox, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if name != "bridge/cloud" {
+		panic(name)
+	}
+	if l.inbox != nil {
+		l.inbox.closeLocked()
+	}
+	l.opens++
+	l.subs = subs
+	l.inbox = &fakeInbox{
+		local: l, max: o.MaxInflight, out: make(map[uint64]bool),
+		wake: make(chan struct{}, 1), closed: make(chan struct{}),
+	}
+	return l.inbox, nil
+}
+
+func (l *fakeLocal) isOpen() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inbox != nil
+}
+
+func (l *fakeLocal) left() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.remaining
+}
+
+type fakeInbox struct {
+	local  *fakeLocal
+	max    int
+	next   int // index of the next message to hand out
+	out    map[uint64]bool
+	wake   chan struct{}
+	closed chan struct{}
+}
+
+func (in *fakeInbox) Recv(ctx context.Context) (mqtt.Delivery, error) {
+	for {
+		if d, ok := in.take(); ok {
+			return d, nil
+		}
+		select {
+		case <-in.wake:
+		case <-ctx.Done():
+			return mqtt.Delivery{}, ctx.Err()
+		case <-in.closed:
+			return mqtt.Delivery{}, mqtt.ErrClosed
+		}
+	}
+}
+
+func (in *fakeInbox) take() (mqtt.Delivery, bool) {
+	l := in.local
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(in.out) == in.max || l.inbox != in {
+		return mqtt.Delivery{}, false
+	}
+	for in.next < len(l.queue) && l.acked[in.next] {
+		in.next++
+	}
+	if in.next == len(l.queue) {
+		return mqtt.Delivery{}, false
+	}
+	in.next++
+	in.out[uint64(in.next)] = true
+	return mqtt.Delivery{Seq: uint64(in.next), Message: l.queue[in.next-1]}, true
+}
+
+func (in *fakeInbox) Ack(seq uint64) {
+	l := in.local
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(in.out, seq)
+	in.poke()
+	if l.acked[seq-1] {
+		return
+	}
+	l.acked[seq-1] = true
+	if l.remaining--; l.remaining == 0 {
+		close(l.drained)
+	}
+}
+
+func (in *fakeInbox) Close() {
+	in.local.mu.Lock()
+	defer in.local.mu.Unlock()
+	in.closeLocked()
+}
+
+func (in *fakeInbox) closeLocked() {
+	if in.local.inbox == in {
+		in.local.inbox = nil
+		close(in.closed)
+	}
+}
+
+func (in *fakeInbox) poke() {
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+// upstream is one connection of a scripted server.
+type upstream struct {
+	t testing.TB
+	net.Conn
+}
+
+// accept reads CONNECT and answers it.
+func (u upstream) accept(code byte) *packets.ConnectPacket {
+	connect, _ := u.read().(*packets.ConnectPacket)
+	if connect == nil {
+		return nil
+	}
+	answer := packets.NewControlPacket(packets.Connack).(*packets.ConnackPacket)
+	answer.ReturnCode = code
+	_ = answer.Write(u)
+	return connect
+}
+
+// read returns the next packet but pings, which it answers, or nil.
+func (u upstream) read() packets.ControlPacket {
+	for {
+		p, err := packets.ReadPacket(u)
+		if err != nil {
+			return nil
+		}
+		if _, ping := p.(*packets.PingreqPacket); !ping {
+			return p
+		}
+		_ = packets.NewControlPacket(packets.Pingresp).Write(u)
+	}
+}
+
+// publish returns the next PUBLISH, or nil at the end.
+func (u upstream) publish() *packets.PublishPacket {
+	switch p := u.read().(type) {
+	case *packets.PublishPacket:
+		return p
+	case nil, *packets.DisconnectPacket:
+		return nil
+	default:
+		u.t.Errorf("the server got %v", p)
+		return nil
+	}
+}
+
+func (u upstream) ack(p *packets.PublishPacket) {
+	answer := packets.NewControlPacket(packets.Puback).(*packets.PubackPacket)
+	answer.MessageID = p.MessageID
+	_ = answer.Write(u)
+}
+
+// serve accepts and acknowledges everything, and returns it.
+func (u upstream) serve() (got []string) {
+	u.accept(packets.Accepted)
+	for p := u.publish(); p != nil; p = u.publish() {
+		got = append(got, p.TopicName+" "+string(p.Payload))
+		if p.Qos > 0 {
+			u.ack(p)
+		}
+	}
+	return got
+}
+
+// piped is a dialFunc whose connections end in script, which gets the number of
+// the connection, from 0, and the address.
+func piped(t testing.TB, script func(n int, address string, u upstream)) dialFunc {
+	n := -1
+	return func(_ context.Context, _, address string) (net.Conn, error) {
+		n++
+		here, there := net.Pipe()
+		go func(n int) {
+			defer there.Close()
+			script(n, address, upstream{t, there})
+		}(n)
+		return pipeEnd{here}, nil
+	}
+}
+
+// pipeEnd has the errors of a TCP connection.
+type pipeEnd struct{ net.Conn }
+
+func (e pipeEnd) Write(b []byte) (int, error) {
+	n, err := e.Conn.Write(b)
+	if errors.Is(err, io.ErrClosedPipe) {
+		err = syscall.EPIPE
+	}
+	return n, err
+}
+
+// journal keeps the log as lines of "LEVEL message key=value…".
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(line []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(line)
+}
+
+func (j *journal) count(text string) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return strings.Count(j.text.String(), text)
+}
+
+// rig is a bridge that runs until the test stops it.
+type rig struct {
+	*Bridge
+	t     testing.TB
+	local *fakeLocal
+	log   *journal
+	stop  context.CancelFunc
+	ended chan error
+}
+
+func testConfig() Config {
+	return Config{
+		Name:    "cloud",
+		Servers: []string{"tcp://one:1883"},
+		Out:     []Rule{{Topics: []string{"sensor/#"}, Prefix: "site/"}},
+	}
+}
+
+func newRig(t testing.TB, cfg Config, local *fakeLocal, dial dialFunc) *rig {
+	t.Helper()
+	r := &rig{t: t, local: local, log: &journal{}, ended: make(chan error, 1)}
+	b, err := newBridge(cfg, "pump-house", local, slog.New(slog.NewTextHandler(r.log, nil)), dial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Bridge = b
+	return r
+}
+
+func (r *rig) start() *rig {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	go func() { r.ended <- r.Run(ctx) }()
+	return r
+}
+
+// end stops the bridge and returns how long that took.
+func (r *rig) end() time.Duration {
+	r.t.Helper()
+	begin := time.Now()
+	r.stop()
+	if err := <-r.ended; err != nil {
+		r.t.Errorf("Run returns %v", err)
+	}
+	took := time.Since(begin)
+	if s := r.Status(); s.State != Down || s.InFlight != 0 {
+		r.t.Errorf("after Run the status is %+v", s)
+	}
+	if r.local.isOpen() {
+		r.t.Error("after Run the inbox is still open")
+	}
+	return took
+}
+
+func seconds(n int) units.Duration { return units.Duration(time.Duration(n) * time.Second) }
+
+func readings(n int) []mqtt.Message {
+	messages := make([]mqtt.Message, n)
+	for i := range messages {
+		messages[i] = mqtt.Message{Topic: "sensor/a", Payload: []byte{byte('a' + i%26)}, QoS: mqtt.AtLeastOnce}
+	}
+	return messages
+}

@@ -1,0 +1,40 @@
+package bridge
+
+import (
+	"context"
+
+	"tidegate/mqtt"
+)
+
+// link is one connection to one server. It begins with the server's consent and
+// is never used again once lost.
+type link interface {
+	// publish hands a message over for sending, in the order of the calls. It
+	// blocks while the connection takes no more, and not once it is lost. It
+	// must be called from one goroutine at a time.
+	publish(topic string, qos mqtt.QoS, retain bool, payload []byte) receipt
+
+	// alive is done when the connection is lost or was aborted;
+	// [context.Cause] then says why.
+	alive() context.Context
+
+	// abort ends the connection at once. The first cause counts. It may be
+	// called from any goroutine.
+	abort(cause error)
+
+	// close takes leave of the server if the connection still stands, and
+	// frees everything. It blocks for a bounded time and must be called once,
+	// when publish will not be called any more.
+	close()
+}
+
+// receipt is the fate of one message: QoS 0 is done when it is written, QoS 1
+// when the server acknowledged it. It counts only if the link is alive after it
+// was done, and may never be done if the link is lost.
+type receipt interface {
+	Done() <-chan struct{}
+	Error() error
+}
+
+// openFunc connects to server, "tcp://host:port". Its errors say what to do.
+type openFunc func(ctx context.Context, server string) (link, error)

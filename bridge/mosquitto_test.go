@@ -1,0 +1,278 @@
+//go:build unix
+
+package bridge
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tidegate/internal/leak"
+	"tidegate/internal/proxy"
+	"tidegate/internal/units"
+	"tidegate/mqtt"
+)
+
+// subscriberInflight is how many messages mosquitto has under way to its own
+// subscriber, and so how many can arrive twice when mosquitto is restarted.
+const subscriberInflight = 20
+
+// mosquitto is the real server, as the distribution packages it, in a process
+// of its own that can be killed and started again with the same port and state.
+type mosquitto struct {
+	t       testing.TB
+	program string
+	conf    string
+	address string
+	process *exec.Cmd
+}
+
+// newMosquitto starts a server, or skips the test if there is none.
+func newMosquitto(t testing.TB) *mosquitto {
+	t.Helper()
+	program := find(t, "mosquitto", "/usr/sbin/mosquitto")
+	dir, address := t.TempDir(), freeAddress(t)
+	_, port, _ := net.SplitHostPort(address)
+	conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages %d\n"+
+		"persistence true\npersistence_location %s/\n", port, subscriberInflight, dir)
+	if os.Geteuid() == 0 {
+		conf += "user root\n" // else it cannot write to dir
+	}
+	m := &mosquitto{t: t, program: program, conf: filepath.Join(dir, "mosquitto.conf"), address: address}
+	if err := os.WriteFile(m.conf, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.start()
+	t.Cleanup(func() { m.end(syscall.SIGTERM) })
+	return m
+}
+
+func find(t testing.TB, names ...string) string {
+	t.Helper()
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skipf("%s is not installed: on Debian, apt install mosquitto mosquitto-clients", names[0])
+	return ""
+}
+
+// freeAddress returns an address that nobody listens on. Mosquitto cannot be
+// asked which port it took, so it is told one.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start returns when mosquitto listens.
+func (m *mosquitto) start() {
+	m.t.Helper()
+	m.process = exec.Command(m.program, "-c", m.conf)
+	stderr, err := m.process.StderrPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := m.process.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "running") {
+			go func() { _, _ = io.Copy(io.Discard, stderr) }() // until the process ends
+			return
+		}
+	}
+	m.t.Fatal("mosquitto does not start")
+}
+
+func (m *mosquitto) end(sig syscall.Signal) {
+	_ = m.process.Process.Signal(sig)
+	_ = m.process.Wait()
+}
+
+// save makes mosquitto write its state to disk, which it else does when it ends.
+func (m *mosquitto) save() {
+	m.t.Helper()
+	state := filepath.Join(filepath.Dir(m.conf), "mosquitto.db")
+	before, err := os.Stat(state)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_ = m.process.Process.Signal(syscall.SIGUSR1)
+	for after := before; os.SameFile(before, after); { // it writes a new file aside and renames it
+		<-time.After(time.Millisecond)
+		if after, err = os.Stat(state); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// subscriber is a mosquitto_sub with a session that outlives its connections.
+type subscriber struct {
+	process *exec.Cmd
+	lines   *bufio.Scanner
+}
+
+// subscribe returns when the subscription stands.
+func (m *mosquitto) subscribe(topic string) *subscriber {
+	m.t.Helper()
+	host, port, _ := net.SplitHostPort(m.address)
+	program := find(m.t, "mosquitto_sub")
+	args := []string{"-h", host, "-p", port, "-i", "watcher", "-c", "-q", "1", "-t", topic}
+	if out, err := exec.Command(program, append(args, "-E")...).CombinedOutput(); err != nil {
+		m.t.Fatalf("mosquitto_sub: %v: %s", err, out)
+	}
+	s := &subscriber{process: exec.Command(program, append(args, "-F", "%t %p")...)}
+	stdout, err := s.process.StdoutPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := s.process.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	s.lines = bufio.NewScanner(stdout)
+	m.t.Cleanup(func() {
+		_ = s.process.Process.Kill()
+		_ = s.process.Wait()
+	})
+	return s
+}
+
+func numbered(n int) []mqtt.Message {
+	messages := make([]mqtt.Message, n)
+	for i := range messages {
+		messages[i] = mqtt.Message{Topic: "sensor/n", Payload: []byte(strconv.Itoa(i)), QoS: mqtt.AtLeastOnce}
+	}
+	return messages
+}
+
+// arrivals counts what a subscriber gets of numbered messages.
+type arrivals struct {
+	t          *testing.T
+	next       int // the first number that has not come
+	duplicates int
+}
+
+// until reads until the message n has come. Each message that comes for the
+// first time must be the next.
+func (a *arrivals) until(s *subscriber, n int) {
+	a.t.Helper()
+	for a.next <= n {
+		if !s.lines.Scan() {
+			a.t.Fatalf("the subscriber ended before message %d: %v", a.next, s.lines.Err())
+		}
+		number, err := strconv.Atoi(strings.TrimPrefix(s.lines.Text(), "site/sensor/n "))
+		switch {
+		case err != nil || number > a.next:
+			a.t.Fatalf("got %q, want message %d", s.lines.Text(), a.next)
+		case number == a.next:
+			a.next++
+		default:
+			a.duplicates++
+		}
+	}
+}
+
+// 5,000 messages go through a network that is cut and falls silent, to a server
+// that is restarted and killed. All arrive, in the order of their first arrival,
+// with no more duplicates than could be under way.
+func TestNothingIsLostThroughABadNetwork(t *testing.T) {
+	leak.Check(t)
+	const total, inflight = 5000, 25
+	server := newMosquitto(t)
+	network := newNetwork(t, server.address)
+	cfg := testConfig()
+	cfg.Servers = []string{"tcp://" + network.Addr()}
+	cfg.MaxInflight = inflight
+	cfg.StallTimeout = seconds(1)
+	cfg.Backoff = Backoff{units.Duration(time.Millisecond), units.Duration(20 * time.Millisecond)}
+	messages := numbered(total)
+	local := newLocal(messages[:1000]...)
+	upstream, got := server.subscribe("site/#"), arrivals{t: t}
+	var dialer net.Dialer
+	r := newRig(t, cfg, local, dialer.DialContext).start()
+
+	restarts := 0
+	restart := func(sig syscall.Signal) {
+		restarts++
+		server.end(sig)
+		awaitDown(r)
+		server.start()
+	}
+	more := func() {
+		n := len(local.queue)
+		local.add(messages[n : n+500]...)
+	}
+	for _, fail := range []func(){
+		func() { network.SetMode(proxy.Cut); more(); awaitDown(r) },
+		func() { network.SetMode(proxy.Silent); more(); awaitDown(r) },
+		func() { restart(syscall.SIGTERM); more() },
+		func() { // what mosquitto acknowledged and did not save is lost by the kill, so it may owe nothing
+			network.SetMode(proxy.Silent)
+			more()
+			awaitDown(r)
+			got.until(upstream, int(r.Status().Acknowledged)-1)
+			server.save()
+			restart(syscall.SIGKILL)
+		},
+	} {
+		first := len(local.queue)
+		more()
+		got.until(upstream, first+10)
+		fail() // while the rest is under way
+		network.SetMode(proxy.Pass)
+	}
+	got.until(upstream, total-1)
+	<-local.empty()
+	s := r.Status()
+	r.end()
+	t.Logf("%d connections, %d restarts, %d duplicates", s.Connects, restarts, got.duplicates)
+	if limit := inflight*int(s.Connects-1) + subscriberInflight*restarts; got.duplicates > limit {
+		t.Errorf("%d duplicates, want %d at most", got.duplicates, limit)
+	}
+	if s.Acknowledged != total || s.Connects < 5 {
+		t.Errorf("the status is %+v", s)
+	}
+}
+
+// newNetwork runs a proxy to target until the test has ended.
+func newNetwork(t *testing.T, target string) *proxy.Proxy {
+	t.Helper()
+	p, err := proxy.Listen(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the proxy: %v", err)
+		}
+	})
+	return p
+}
+
+// awaitDown waits until the bridge has closed its inbox.
+func awaitDown(r *rig) {
+	for r.local.isOpen() {
+		<-time.After(time.Millisecond)
+	}
+}

@@ -1,0 +1,143 @@
+package bridge
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"tidegate/mqtt"
+)
+
+const (
+	// connectTimeout bounds DNS, TCP and CONNECT together.
+	connectTimeout = 10 * time.Second
+
+	// pongTime is added to keepalive for the silence that ends a link: paho
+	// looks every five seconds whether a ping is due, and the server may take
+	// ten to answer.
+	pongTime = 15 * time.Second
+
+	// closeTimeout bounds the leave-taking. A paho client that takes longer
+	// is abandoned: it holds nothing but its own goroutines.
+	closeTimeout = time.Second
+)
+
+// pahoClient is what every client of a bridge has in common. A client lives as
+// long as its connection and never reconnects: paho's own reconnecting completes
+// tokens without an acknowledgement, and its sessions keep tokens for ever.
+type pahoClient struct {
+	clientID, username, password string
+	keepalive, stallTimeout      time.Duration
+	dial                         func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// pahoLink is a link: a client and, under it, a connection that is ours.
+type pahoLink struct {
+	client paho.Client
+	wire   *wire
+}
+
+// open is an openFunc.
+func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
+	address, err := serverAddress(server)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := c.dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, dialError(address, err)
+	}
+	l := c.newLink(conn, server)
+	if err := l.connect(ctx); err != nil {
+		return nil, c.connectError(address, err)
+	}
+	return l, nil
+}
+
+func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
+	l := &pahoLink{wire: newWire(conn, c.keepalive+pongTime)}
+	o := paho.NewClientOptions().
+		AddBroker(server).
+		SetProtocolVersion(4). // no second try with MQTT 3.1
+		SetClientID(c.clientID).
+		SetUsername(c.username).
+		SetPassword(c.password).
+		SetCleanSession(true).
+		SetStore(paho.NewMemoryStore()).
+		SetAutoReconnect(false).
+		SetConnectRetry(false).
+		SetResumeSubs(false).
+		SetOrderMatters(false).
+		SetConnectTimeout(connectTimeout).
+		SetKeepAlive(c.keepalive).
+		SetPingTimeout(2 * (c.keepalive + pongTime)). // never: the wire is sooner
+		SetWriteTimeout(c.stallTimeout).              // bounds Publish, too, when paho itself gives up on what the server sent
+		SetDefaultPublishHandler(func(paho.Client, paho.Message) {}).
+		SetConnectionLostHandler(func(_ paho.Client, err error) { l.wire.fail(err) }).
+		SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return l.wire, nil })
+	l.client = paho.NewClient(o)
+	return l
+}
+
+// connect sends CONNECT and waits for the server's consent.
+func (l *pahoLink) connect(ctx context.Context) error {
+	token := l.client.Connect()
+	defer context.AfterFunc(ctx, func() { l.wire.fail(context.Cause(ctx)) })()
+	abandon := time.NewTimer(connectTimeout + closeTimeout)
+	defer abandon.Stop()
+	select {
+	case <-token.Done():
+	case <-abandon.C:
+		return errors.New("the MQTT client hangs")
+	}
+	if err := token.Error(); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	l.wire.arm()
+	if cause := context.Cause(l.wire.alive); cause != nil { // paho takes a return code it does not know for consent, and closes
+		l.close()
+		return cmp.Or(context.Cause(ctx), cause)
+	}
+	return nil
+}
+
+func (l *pahoLink) publish(topic string, qos mqtt.QoS, retain bool, payload []byte) receipt {
+	return l.client.Publish(topic, byte(qos), retain, payload)
+}
+
+func (l *pahoLink) alive() context.Context { return l.wire.alive }
+
+func (l *pahoLink) abort(cause error) { l.wire.fail(cause) }
+
+func (l *pahoLink) close() {
+	_ = l.wire.SetWriteDeadline(time.Now().Add(closeTimeout / 2)) // for a DISCONNECT that nobody reads
+	l.wire.release()
+	l.client.Disconnect(uint(closeTimeout / time.Millisecond))
+	l.wire.fail(net.ErrClosed)
+}
+
+// connectError says why the server at address did not accept us, and what to do.
+func (c *pahoClient) connectError(address string, err error) error {
+	switch {
+	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
+		return fmt.Errorf("%s refuses user %q, %w: check username and password_file", address, c.username, err)
+	case errors.Is(err, packets.ErrorRefusedNotAuthorised):
+		return fmt.Errorf("%s refuses user %q with client id %q, %w: check username and password_file, and what the server allows them", address, c.username, c.clientID, err)
+	case errors.Is(err, packets.ErrorRefusedIDRejected):
+		return fmt.Errorf("%s refuses client id %q, %w: set client_id to one that it allows", address, c.clientID, err)
+	case errors.Is(err, packets.ErrorRefusedServerUnavailable):
+		return fmt.Errorf("%s refuses for now, %w: ask who runs it", address, err)
+	case errors.Is(err, packets.ErrorRefusedBadProtocolVersion):
+		return fmt.Errorf("%s refuses MQTT 3.1.1, %w: it must allow protocol level 4", address, err)
+	}
+	return handshakeError(address, err)
+}

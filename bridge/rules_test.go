@@ -1,0 +1,56 @@
+package bridge
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"tidegate/mqtt"
+)
+
+func qos(q mqtt.QoS) *mqtt.QoS { return &q }
+
+func TestMap(t *testing.T) {
+	cfg := Config{Out: []Rule{
+		{Topics: []string{"alarm/#"}, QoS: qos(0)},
+		{Topics: []string{"sensor/+/temperature", "sensor/outside/#"}, Strip: "sensor/", Prefix: "t/"},
+		{Topics: []string{"sensor/#"}, Prefix: "site/pump-house/"},
+		{Topics: []string{"command/pump-house/#"}, Strip: "command/pump-house/", Prefix: "actuator/"},
+		{Topics: []string{"$SYS/broker/uptime"}, Strip: "$SYS/", Prefix: "gw/"},
+		{Topics: []string{"+"}},
+	}}
+	for topic, want := range map[string]string{
+		"alarm/fire":                 "alarm/fire 0",
+		"alarm":                      "alarm 0",
+		"sensor/weather/temperature": "t/weather/temperature 1",
+		"sensor/outside/a/b":         "t/outside/a/b 1",
+		"sensor/weather/humidity":    "site/pump-house/sensor/weather/humidity 1",
+		"sensor":                     "site/pump-house/sensor 1",
+		"command/pump-house/relay/p": "actuator/relay/p 1",
+		"command/pump-house":         "actuator/command/pump-house 1", // # matches the parent, which has nothing to strip
+		"command/other/relay":        "no rule",
+		"$SYS/broker/uptime":         "gw/broker/uptime 1",
+		"$SYS":                       "no rule",
+		"single":                     "single 1",
+		"single/":                    "no rule",
+	} {
+		got := "no rule"
+		if mapped, q, ok := cfg.Map(topic); ok {
+			got = fmt.Sprintf("%s %d", mapped, q)
+		}
+		if got != want {
+			t.Errorf("Map(%q) = %s, want %s", topic, got, want)
+		}
+	}
+}
+
+func TestSubscriptionsHaveEachFilterOnceWithItsHighestQoS(t *testing.T) {
+	cfg := Config{Out: []Rule{
+		{Topics: []string{"a/#", "b"}, QoS: qos(0)},
+		{Topics: []string{"c", "a/#", "c"}},
+	}}
+	want := []mqtt.Subscription{{Filter: "a/#", QoS: 1}, {Filter: "b", QoS: 0}, {Filter: "c", QoS: 1}}
+	if got := cfg.subscriptions(); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -1,0 +1,104 @@
+package bridge
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// State is how far a bridge has come.
+//
+//	Run                   the wait is over              the server accepts,
+//	 |                                                  the queue is open
+//	 v                   .-------> dialing ------------------.
+//	down ----------------'            |                      v
+//	 ^ ^                              |                     up
+//	 | '---- nobody accepts ----------'                      | |
+//	 |                                                       | |
+//	 |<----- lost, stalled, or the queue was taken away -----' | ctx is done
+//	 |                                                         v
+//	 '------ all is acknowledged, or a second is over ----- draining
+type State int
+
+// The states.
+const (
+	Down     State = iota // waiting for the next try, or not running
+	Dialing               // connecting to a server
+	Up                    // connected; the queue is open
+	Draining              // stopping: nothing is sent, acknowledgements are awaited
+)
+
+// String names the state.
+func (s State) String() string {
+	switch s {
+	case Down:
+		return "down"
+	case Dialing:
+		return "dialing"
+	case Up:
+		return "up"
+	case Draining:
+		return "draining"
+	}
+	return fmt.Sprintf("State(%d)", int(s))
+}
+
+// MarshalText writes the state as String does.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Status is how a bridge fares. How much is queued, the broker's session
+// bridge/NAME knows.
+type Status struct {
+	Name         string    `json:"name"`
+	Server       string    `json:"server"` // connected, or tried last
+	State        State     `json:"state"`
+	Since        time.Time `json:"since"`        // since when it is up, or is not
+	Error        string    `json:"error"`        // why it is not up, or was not the last time; in words to act on
+	ErrorAt      time.Time `json:"error_at"`     // zero: never
+	Acknowledged uint64    `json:"acknowledged"` // messages the server acknowledged; QoS 0: were written
+	Refused      uint64    `json:"refused"`      // messages that can never be carried, and were dropped
+	Unmatched    uint64    `json:"unmatched"`    // messages queued under rules that are gone, and dropped
+	InFlight     int       `json:"in_flight"`    // sent and not yet acknowledged
+	LastAck      time.Time `json:"last_ack"`     // zero: never
+	Connects     uint64    `json:"connects"`
+}
+
+// leave ends a state in which the bridge was up or tried to be.
+func (s *Status) leave() {
+	if s.State == Up || s.State == Draining {
+		s.Since = time.Now()
+	}
+	s.State, s.InFlight = Down, 0
+}
+
+// monitor is the Status under its lock.
+type monitor struct {
+	mu     sync.Mutex
+	status Status
+}
+
+func (m *monitor) snapshot() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
+
+func (m *monitor) update(fn func(*Status)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fn(&m.status)
+}
+
+func (m *monitor) sent() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status.InFlight++
+}
+
+func (m *monitor) acknowledged() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status.InFlight--
+	m.status.Acknowledged++
+	m.status.LastAck = time.Now()
+}

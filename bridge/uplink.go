@@ -1,0 +1,192 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"tidegate/mqtt"
+)
+
+// drainTimeout bounds the wait for acknowledgements when the bridge stops. Each
+// that comes spares a duplicate after the restart.
+const drainTimeout = time.Second
+
+// maxRemaining is the largest PUBLISH without its fixed header (MQTT 3.1.1,
+// section 2.2.3).
+const maxRemaining = 268435455
+
+// errUnmatched means that no rule knows a message: it was queued under others.
+var errUnmatched = errors.New("no rule matches")
+
+// uplink moves messages over one link: send reads them from the inbox and hands
+// them to the link, confirm waits for the receipts in the same order. What is
+// between the two is bounded by the inbox, which hands out MaxInflight.
+type uplink struct {
+	cfg     *Config
+	server  string
+	link    link
+	inbox   mqtt.Inbox
+	monitor *monitor
+	log     *slog.Logger
+	warned  map[string]bool // filters whose messages were refused; of the bridge
+
+	confirmed bool // the server acknowledged something; of confirm
+}
+
+// owed is a message that the server has not acknowledged.
+type owed struct {
+	receipt
+	seq uint64
+}
+
+// run moves messages until ctx is done, which is no error, or the link is lost.
+func (u *uplink) run(ctx context.Context) error {
+	sent, finished := make(chan owed, u.cfg.MaxInflight), make(chan struct{})
+	var confirming, watching sync.WaitGroup
+	watching.Go(func() { u.watch(ctx, finished) })
+	confirming.Go(func() { u.confirm(sent) })
+	if err := u.send(ctx, sent); err != nil {
+		u.link.abort(err)
+	}
+	close(sent)
+	confirming.Wait()
+	close(finished)
+	watching.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(u.link.alive())
+}
+
+// watch aborts the link if it takes longer to finish than drainTimeout once ctx
+// is done: acknowledgements may not come, and publish may be blocked.
+func (u *uplink) watch(ctx context.Context, finished <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-finished:
+		return
+	}
+	u.monitor.update(func(s *Status) { s.State = Draining })
+	limit := time.NewTimer(drainTimeout)
+	defer limit.Stop()
+	select {
+	case <-limit.C:
+		u.link.abort(errStopped)
+	case <-finished:
+	}
+}
+
+// send forwards what the inbox hands out until it does not, or the link is lost.
+// A ctx that is done is no error.
+func (u *uplink) send(ctx context.Context, sent chan<- owed) error {
+	receiving, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(u.link.alive(), cancel)()
+	for {
+		d, err := u.inbox.Recv(receiving)
+		switch {
+		case receiving.Err() != nil:
+			return context.Cause(u.link.alive())
+		case err != nil:
+			return fmt.Errorf("read the queue: %w", err)
+		}
+		u.forward(d, sent)
+	}
+}
+
+// forward sends d, or drops it if it can never be sent.
+func (u *uplink) forward(d mqtt.Delivery, sent chan<- owed) {
+	topic, qos, err := u.address(d)
+	if err != nil {
+		u.drop(d, err)
+		return
+	}
+	u.monitor.sent()
+	o := owed{u.link.publish(topic, qos, d.Retain, d.Payload), d.Seq}
+	if qos == mqtt.AtMostOnce {
+		u.await(o, nil)
+		return
+	}
+	select {
+	case sent <- o:
+	case <-u.link.alive().Done():
+	}
+}
+
+// address says where d goes upstream, or why it can never go there.
+func (u *uplink) address(d mqtt.Delivery) (string, mqtt.QoS, error) {
+	topic, qos, ok := u.cfg.Map(d.Topic)
+	if !ok {
+		return "", 0, errUnmatched
+	}
+	if err := mqtt.ValidName(topic); err != nil {
+		return "", 0, err
+	}
+	if size := 2 + len(topic) + 2 + len(d.Payload); size > maxRemaining {
+		return "", 0, fmt.Errorf("%w: %d bytes are more than the %d of MQTT", mqtt.ErrTooLarge, size, maxRemaining)
+	}
+	return topic, qos, nil
+}
+
+// drop acknowledges d, which would block the queue for ever, counts it, and says
+// so once for each filter.
+func (u *uplink) drop(d mqtt.Delivery, why error) {
+	u.monitor.update(func(s *Status) {
+		if errors.Is(why, errUnmatched) {
+			s.Unmatched++
+		} else {
+			s.Refused++
+		}
+	})
+	u.inbox.Ack(d.Seq)
+	_, filter := u.cfg.rule(d.Topic)
+	if u.warned[filter] {
+		return
+	}
+	u.warned[filter] = true
+	u.log.Warn("bridge drops messages that it cannot carry: check strip and prefix of the rule",
+		"topic", d.Topic, "filter", filter, "error", why)
+}
+
+// confirm acknowledges to the inbox what the server acknowledged, in order, until
+// sent is closed and empty or the link is lost.
+func (u *uplink) confirm(sent <-chan owed) {
+	patience := time.Duration(u.cfg.StallTimeout)
+	stall := time.NewTimer(patience)
+	defer stall.Stop()
+	for o := range sent {
+		stall.Reset(patience)
+		if !u.await(o, stall.C) {
+			return
+		}
+		u.confirmed = true
+	}
+}
+
+// await waits for the receipt of o and reports whether o was acknowledged. If it
+// was not, the link is lost: await aborts it when the receipt is an error, or
+// does not come before stalled.
+func (u *uplink) await(o owed, stalled <-chan time.Time) bool {
+	select {
+	case <-o.Done():
+	case <-u.link.alive().Done():
+		return false
+	case <-stalled:
+		u.link.abort(&stallError{u.server, time.Duration(u.cfg.StallTimeout)})
+		return false
+	}
+	if err := o.Error(); err != nil {
+		u.link.abort(err)
+		return false
+	}
+	if u.link.alive().Err() != nil {
+		return false
+	}
+	u.inbox.Ack(o.seq)
+	u.monitor.acknowledged()
+	return true
+}

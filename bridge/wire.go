@@ -1,0 +1,87 @@
+package bridge
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// wire is the network connection under a paho client. It sees the end of the
+// connection before paho does and keeps it from paho until the link is closed:
+// paho's Publish, called while the client goes down, blocks until its time-out,
+// and a Write that paho sees fail takes the client down. So once the wire is
+// lost, writes seem to succeed and go nowhere, and reads wait for release.
+//
+// The wire also watches the server: one that is not heard from for silence,
+// although paho pings it, is lost.
+type wire struct {
+	net.Conn
+	in       *bufio.Reader // paho reads single bytes
+	silence  time.Duration
+	up       atomic.Bool // the server accepted us; before that, errors go to paho
+	alive    context.Context
+	lose     context.CancelCauseFunc
+	released chan struct{}
+}
+
+func newWire(conn net.Conn, silence time.Duration) *wire {
+	w := &wire{Conn: conn, silence: silence, released: make(chan struct{})}
+	w.in = bufio.NewReader(readerFunc(w.fill))
+	w.alive, w.lose = context.WithCancelCause(context.Background())
+	return w
+}
+
+// arm begins the watch. It is called when the server has accepted us.
+func (w *wire) arm() {
+	w.up.Store(true)
+	_ = w.SetReadDeadline(time.Now().Add(w.silence))
+}
+
+// fail ends the connection with a cause, of which the first counts.
+func (w *wire) fail(cause error) {
+	w.lose(cause)
+	_ = w.Conn.Close()
+}
+
+// release lets paho know that the connection has ended.
+func (w *wire) release() { close(w.released) }
+
+func (w *wire) Read(b []byte) (int, error) {
+	n, err := w.in.Read(b)
+	if err != nil && w.up.Load() {
+		w.fail(err)
+		<-w.released
+	}
+	return n, err
+}
+
+func (w *wire) fill(b []byte) (int, error) {
+	if w.up.Load() {
+		_ = w.SetReadDeadline(time.Now().Add(w.silence))
+	}
+	return w.Conn.Read(b)
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	if err != nil && w.up.Load() {
+		if isTimeout(err) {
+			err = errNotReading
+		}
+		w.fail(err)
+		return len(b), nil
+	}
+	return n, err
+}
+
+// Close is called by paho only.
+func (w *wire) Close() error {
+	w.fail(net.ErrClosed)
+	return nil
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"tidegate/internal/client"
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+const (
+	connectTimeout = 10 * time.Second
+	keepAlive      = time.Minute
+)
+
+// connectFlags say how to reach a broker. Names are those of mosquitto_pub and
+// mosquitto_sub.
+type connectFlags struct {
+	Host     string `short:"h" default:"localhost" help:"Broker to connect to."`
+	Port     uint16 `short:"p" default:"1883" help:"Port of the broker."`
+	Username string `short:"u" placeholder:"NAME" help:"User name."`
+	Password string `short:"P" name:"pw" placeholder:"PASSWORD" help:"Password."`
+	ID       string `short:"i" placeholder:"ID" help:"Client id. Default: the broker chooses one."`
+	Protocol string `short:"V" name:"protocol-version" enum:"mqttv311,mqttv31,311,31" default:"mqttv311" placeholder:"VERSION" help:"mqttv311 or mqttv31."`
+}
+
+// qosFlag is the -q flag.
+type qosFlag struct {
+	QoS byte `short:"q" name:"qos" enum:"0,1,2" default:"0" placeholder:"QOS" help:"Quality of service: 0, 1 or 2."`
+}
+
+func (f qosFlag) level() mqtt.QoS { return mqtt.QoS(f.QoS) }
+
+// dial connects as the flags say. What o holds beside that is kept.
+func (f connectFlags) dial(ctx context.Context, o client.Options) (*client.Conn, error) {
+	o.ClientID, o.Username, o.Password, o.KeepAlive = f.ID, f.Username, f.Password, keepAlive
+	o.Version = packet.V311
+	if f.Protocol == "mqttv31" || f.Protocol == "31" {
+		o.Version = packet.V31
+		if o.ClientID == "" { // MQTT 3.1 knows no empty one
+			o.ClientID = fmt.Sprintf("%s-%d", program, os.Getpid())
+		}
+	}
+	addr := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port)))
+	within, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := client.Dial(within, addr, o)
+	var unknown *net.DNSError
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return conn, err
+	case within.Err() != nil:
+		return nil, fmt.Errorf("no answer from %s for %s: is the host up, and no firewall between?", addr, connectTimeout)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("nothing listens at %s: is the broker running? -h and -p name another one", addr)
+	case errors.As(err, &unknown):
+		return nil, fmt.Errorf("the host %q is not known: %w", f.Host, err)
+	}
+	return nil, err
+}

@@ -1,0 +1,16 @@
+package main
+
+import "encoding/json"
+
+// outputFlag is the -o flag of commands that print data.
+type outputFlag struct {
+	Output string `short:"o" enum:"text,json" default:"text" placeholder:"FORMAT" help:"text or json."`
+}
+
+// printJSON writes v for programs.
+func printJSON(std stdio, v any) error {
+	enc := json.NewEncoder(std.Out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}

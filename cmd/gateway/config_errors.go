@@ -1,0 +1,57 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// place is where something stands in a configuration file. Lines and columns
+// count from 1.
+type place struct {
+	file      string
+	line, col int
+}
+
+// Error is one mistake in the configuration: where it stands, what is wrong and
+// what would be right.
+type Error struct {
+	File      string
+	Line, Col int // 0: the file as a whole, as when it cannot be read
+	Text      string
+}
+
+// Error returns the one line FILE:LINE:COL: text.
+func (e Error) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("%s: %s", e.File, e.Text)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Col, e.Text)
+}
+
+// Errors are all mistakes of a configuration, in the order of its files and
+// lines. Commands that return them end with exit code 2.
+type Errors []Error
+
+// Error returns one line per mistake.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i := range e {
+		lines[i] = e[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sorted orders e as a reader meets the mistakes, the files as in files, and
+// leaves out what is said twice.
+func (e Errors) sorted(files []string) Errors {
+	slices.SortStableFunc(e, func(a, b Error) int {
+		return cmp.Or(
+			cmp.Compare(slices.Index(files, a.File), slices.Index(files, b.File)),
+			cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Col, b.Col),
+		)
+	})
+	return slices.Compact(e)
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"tidegate/internal/client"
+	"tidegate/mqtt"
+)
+
+// exitTimeout is how mosquitto_sub ends when the time of -W is over.
+const exitTimeout = 27
+
+// SubCmd subscribes and prints messages.
+type SubCmd struct {
+	connectFlags `embed:""`
+	qosFlag      `embed:""`
+	Topics       []string `short:"t" name:"topic" required:"" sep:"none" placeholder:"FILTER" help:"Topic filter; may be given several times."`
+	KeepSession  bool     `short:"c" name:"disable-clean-session" help:"Let the broker keep subscriptions and queue messages between two calls; needs --id."`
+	Verbose      bool     `short:"v" help:"Print the topic before each message."`
+	Count        uint     `short:"C" placeholder:"COUNT" help:"End after so many messages."`
+	Wait         uint32   `short:"W" name:"wait" placeholder:"SECONDS" help:"End with exit code 27 after so many seconds."`
+}
+
+// Help is shown by --help.
+func (SubCmd) Help() string {
+	return `Flags are those of mosquitto_sub; -h is the host. Prints each message and a newline.
+A message is acknowledged once it is printed. ^C ends with 0, the end of -W with 27,
+a lost connection with 1.
+
+Examples:
+
+    tidegate sub -t 'sensor/#' -v
+    tidegate sub -h gateway.local -t 'sensor/#' -q 1 -c -i archive >> archive.txt`
+}
+
+// Run prints messages until enough have come, the time is over, ctx is done or
+// the connection is lost.
+func (c *SubCmd) Run(ctx context.Context, std stdio) error {
+	if err := c.check(); err != nil {
+		return &usageError{"sub", err}
+	}
+	timeout := &codeError{exitTimeout, fmt.Errorf("%d s are over", c.Wait)}
+	if c.Wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(c.Wait)*time.Second, timeout)
+		defer cancel()
+	}
+	err := c.receive(ctx, std.Out)
+	switch {
+	case errors.Is(context.Cause(ctx), timeout):
+		return timeout
+	case ctx.Err() != nil: // ^C
+		return nil
+	}
+	return err
+}
+
+func (c *SubCmd) check() error {
+	for _, filter := range c.Topics {
+		if err := mqtt.ValidFilter(filter); err != nil {
+			return err
+		}
+	}
+	if c.KeepSession && c.ID == "" {
+		return errors.New("--disable-clean-session needs --id, or the session could not be found again")
+	}
+	return nil
+}
+
+// receive connects, subscribes and prints.
+func (c *SubCmd) receive(ctx context.Context, out io.Writer) error {
+	messages := make(chan client.Message, 100)
+	ended := make(chan struct{})
+	conn, err := c.dial(ctx, client.Options{
+		CleanSession: !c.KeepSession,
+		ManualAck:    true,
+		Handler: func(m client.Message) {
+			select {
+			case messages <- m:
+			case <-ended:
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	p := &printer{out: bufio.NewWriter(out), verbose: c.Verbose, conn: conn}
+	err = c.subscribe(ctx, conn)
+	if err == nil {
+		err = p.print(ctx, messages, c.Count)
+	}
+	close(ended)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	return conn.Disconnect()
+}
+
+func (c *SubCmd) subscribe(ctx context.Context, conn *client.Conn) error {
+	subs := make([]mqtt.Subscription, len(c.Topics))
+	for i, filter := range c.Topics {
+		subs[i] = mqtt.Subscription{Filter: filter, QoS: c.level()}
+	}
+	granted, err := conn.Subscribe(ctx, subs...)
+	if err != nil {
+		return err
+	}
+	for i, q := range granted {
+		if q == mqtt.QoSFailure {
+			return fmt.Errorf("the broker refused the subscription to %q: check what this user may read", subs[i].Filter)
+		}
+	}
+	return nil
+}
+
+// printer writes messages and acknowledges them once they are written.
+type printer struct {
+	out     *bufio.Writer
+	verbose bool
+	conn    *client.Conn
+	written []client.Message // in out, not acknowledged
+}
+
+// print writes up to count messages; 0 means all. It returns when ctx is done.
+func (p *printer) print(ctx context.Context, messages <-chan client.Message, count uint) error {
+	for n := uint(1); ; n++ {
+		select {
+		case m := <-messages:
+			p.write(m)
+		case <-ctx.Done():
+			return p.flush()
+		case <-p.conn.Done():
+			for len(messages) > 0 { // nothing more comes
+				p.write(<-messages)
+			}
+			return errors.Join(p.flush(), lost(ctx, p.conn))
+		}
+		if n == count {
+			return p.flush()
+		}
+		if len(messages) == 0 {
+			if err := p.flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// write adds m to the output. Its errors come back from flush.
+func (p *printer) write(m client.Message) {
+	if p.verbose {
+		_, _ = p.out.WriteString(m.Topic + " ")
+	}
+	_, _ = p.out.Write(m.Payload)
+	_ = p.out.WriteByte('\n')
+	p.written = append(p.written, m)
+}
+
+// flush writes what gathered and acknowledges it.
+func (p *printer) flush() error {
+	if err := p.out.Flush(); err != nil {
+		return fmt.Errorf("print messages: %w", err)
+	}
+	for _, m := range p.written {
+		_ = p.conn.Ack(m) // a lost connection shows in print
+	}
+	p.written = p.written[:0]
+	return nil
+}

@@ -1,0 +1,243 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"tidegate/internal/leak"
+)
+
+// echo is a server that sends back what it gets and counts its connections.
+type echo struct {
+	net.Listener
+	accepted chan net.Conn
+}
+
+func newEcho(t *testing.T) *echo {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &echo{l, make(chan net.Conn, 100)}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			e.accepted <- c
+			serving.Go(func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+	})
+	return e
+}
+
+// start runs a proxy to target until the test has ended.
+func start(t *testing.T, target string) *Proxy {
+	t.Helper()
+	p, err := Listen(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run returns %v", err)
+		}
+	})
+	return p
+}
+
+func dial(t *testing.T, p *Proxy) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// exchange sends text through c and reports whether it came back.
+func exchange(t *testing.T, c net.Conn, text string) bool {
+	t.Helper()
+	if _, err := c.Write([]byte(text)); err != nil {
+		return false
+	}
+	got := make([]byte, len(text))
+	_, err := io.ReadFull(c, got)
+	return err == nil && string(got) == text
+}
+
+// isReset reports whether c ends with an error that is no orderly end.
+func isReset(c net.Conn) bool {
+	_, err := io.Copy(io.Discard, c)
+	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// refuses reports whether a new connection is reset, be it as early as in dial.
+func refuses(p *Proxy) bool {
+	c, err := net.Dial("tcp", p.Addr())
+	if err != nil {
+		return true
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	return isReset(c)
+}
+
+func TestPassCarriesEveryByteAndTheEnd(t *testing.T) {
+	leak.Check(t)
+	p := start(t, newEcho(t).Addr().String())
+	c, sent := dial(t, p), make([]byte, 1<<20)
+	_, _ = rand.Read(sent)
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d of %d bytes came back, %v", len(got), len(sent), err)
+	}
+}
+
+func TestCutResetsWhatStandsAndWhatComes(t *testing.T) {
+	leak.Check(t)
+	p := start(t, newEcho(t).Addr().String())
+	before := dial(t, p)
+	if !exchange(t, before, "one") {
+		t.Fatal("the proxy does not pass")
+	}
+	p.SetMode(Cut)
+	if !isReset(before) {
+		t.Error("the old connection was not reset")
+	}
+	if !refuses(p) {
+		t.Error("a new connection was not reset")
+	}
+	p.SetMode(Pass)
+	if !exchange(t, dial(t, p), "two") {
+		t.Error("the proxy does not pass after the cut")
+	}
+}
+
+func TestSilentKeepsConnectionsAndSwallowsBytes(t *testing.T) {
+	leak.Check(t)
+	server := newEcho(t)
+	p := start(t, server.Addr().String())
+	before := dial(t, p)
+	if !exchange(t, before, "one") {
+		t.Fatal("the proxy does not pass")
+	}
+	behind := <-server.accepted
+	p.SetMode(Silent)
+	during := dial(t, p)
+	for _, c := range []net.Conn{before, during, behind} {
+		if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+			t.Errorf("writing into the silence: %v", err)
+		}
+	}
+	for _, c := range []net.Conn{before, during} {
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("reading from the silence: %d bytes, %v", n, err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	}
+	if n := len(server.accepted); n != 0 {
+		t.Errorf("%d connections reached the server", n)
+	}
+	p.SetMode(Pass)
+	if !isReset(before) || !isReset(during) {
+		t.Error("a connection with holes was not reset")
+	}
+	if !exchange(t, dial(t, p), "two") {
+		t.Error("the proxy does not pass after the silence")
+	}
+}
+
+func TestSilentHidesTheEnd(t *testing.T) {
+	leak.Check(t)
+	server := newEcho(t)
+	p := start(t, server.Addr().String())
+	c := dial(t, p)
+	if !exchange(t, c, "one") {
+		t.Fatal("the proxy does not pass")
+	}
+	behind := <-server.accepted
+	p.SetMode(Silent)
+	_ = behind.Close()
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the client heard of the end: %v", err)
+	}
+}
+
+func TestTargetMayMoveOrBeDown(t *testing.T) {
+	leak.Check(t)
+	gone := newEcho(t)
+	_ = gone.Close()
+	p := start(t, gone.Addr().String())
+	if !refuses(p) {
+		t.Error("a connection to a dead target was not reset")
+	}
+	p.SetTarget(newEcho(t).Addr().String())
+	if !exchange(t, dial(t, p), "two") {
+		t.Error("the proxy does not pass to its new target")
+	}
+}
+
+func TestCloseEndsRun(t *testing.T) {
+	leak.Check(t)
+	p, err := Listen(newEcho(t).Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() { ended <- p.Run(t.Context()) }()
+	c := dial(t, p)
+	if !exchange(t, c, "one") {
+		t.Fatal("the proxy does not pass")
+	}
+	if err := errors.Join(p.Close(), <-ended, p.Close()); err != nil {
+		t.Error(err)
+	}
+	if !isReset(c) {
+		t.Error("the connection was not reset")
+	}
+	if c, err := net.Dial("tcp", p.Addr()); err == nil {
+		_ = c.Close()
+		t.Error("the proxy still listens")
+	}
+}
+
+func TestModesHaveNames(t *testing.T) {
+	for m, want := range map[Mode]string{Pass: "pass", Cut: "cut", Silent: "silent", 7: "Mode(7)"} {
+		if got := m.String(); got != want {
+			t.Errorf("mode %d is called %q, want %q", int(m), got, want)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package packet
+
+import "tidegate/mqtt"
+
+// Publish carries one message (MQTT 3.1.1, section 3.3). Topic and Payload alias
+// the frame that they were decoded from.
+type Publish struct {
+	Topic   []byte
+	Payload []byte
+	ID      uint16 // packet identifier; 0 at QoS 0
+	QoS     mqtt.QoS
+	Retain  bool
+	Dup     bool // the sender sends it again
+}
+
+// The flags of a PUBLISH (MQTT 3.1.1, figure 3.10).
+const (
+	publishRetain = 0x01
+	publishQoS    = 0x06
+	publishDup    = 0x08
+
+	publishQoSShift = 1
+)
+
+// Decode reads a PUBLISH without copying and without allocation.
+func (p *Publish) Decode(f Frame) error {
+	r := newFields(f)
+	*p = Publish{
+		Topic:  r.name("topic name", "MQTT-3.3.2-2"), // [MQTT-3.3.2-1]
+		QoS:    mqtt.QoS(f.First & publishQoS >> publishQoSShift),
+		Retain: f.First&publishRetain != 0,
+		Dup:    f.First&publishDup != 0,
+	}
+	switch {
+	case !p.QoS.Valid():
+		r.fail(violation("MQTT-3.3.1-4", "PUBLISH with QoS 3"))
+	case p.QoS != mqtt.AtMostOnce:
+		p.ID = r.id()
+	case p.Dup:
+		r.fail(violation("MQTT-3.3.1-2", "PUBLISH with QoS 0 is marked as a duplicate"))
+	}
+	p.Payload = r.rest
+	return r.err
+}
+
+// Append appends p as a packet.
+func (p *Publish) Append(dst []byte) []byte {
+	dst = appendPublishHeader(dst, 2+len(p.Topic)+len(p.Payload), p.QoS, p.Retain, p.Dup)
+	dst = appendField(dst, p.Topic)
+	if p.QoS != mqtt.AtMostOnce {
+		dst = appendUint16(dst, p.ID)
+	}
+	return append(dst, p.Payload...)
+}
+
+// AppendBody appends topic and payload as [AppendPublish] wants them, which takes
+// 2+len(p.Topic)+len(p.Payload) bytes. topicEnd is where the payload begins,
+// counted from the first byte appended.
+func (p *Publish) AppendBody(dst []byte) (body []byte, topicEnd int) {
+	dst = appendField(dst, p.Topic)
+	return append(dst, p.Payload...), 2 + len(p.Topic)
+}
+
+// AppendPublish appends a PUBLISH whose body is the concatenation [two bytes of
+// topic length][topic][payload]. topicEnd is 2+len(topic). id is left out at
+// QoS 0 [MQTT-2.3.1-5].
+func AppendPublish(dst, body []byte, topicEnd int, q mqtt.QoS, retain, dup bool, id uint16) []byte {
+	dst = appendPublishHeader(dst, len(body), q, retain, dup)
+	if q == mqtt.AtMostOnce {
+		return append(dst, body...)
+	}
+	dst = append(dst, body[:topicEnd]...)
+	dst = appendUint16(dst, id)
+	return append(dst, body[topicEnd:]...)
+}
+
+// appendPublishHeader appends the fixed header for bodySize bytes of topic and
+// payload, to which QoS 1 and 2 add the packet identifier.
+func appendPublishHeader(dst []byte, bodySize int, q mqtt.QoS, retain, dup bool) []byte {
+	first := byte(TypePublish)<<4 | byte(q)<<publishQoSShift
+	if retain {
+		first |= publishRetain
+	}
+	if dup {
+		first |= publishDup
+	}
+	if q != mqtt.AtMostOnce {
+		bodySize += 2
+	}
+	return appendHeader(dst, first, bodySize)
+}

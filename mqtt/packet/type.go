@@ -1,0 +1,109 @@
+package packet
+
+import "fmt"
+
+// Type is the kind of a packet (MQTT 3.1.1, table 2.1).
+type Type byte
+
+// The packet types. 0 and 15 are forbidden.
+const (
+	TypeConnect Type = iota + 1
+	TypeConnack
+	TypePublish
+	TypePuback
+	TypePubrec
+	TypePubrel
+	TypePubcomp
+	TypeSubscribe
+	TypeSuback
+	TypeUnsubscribe
+	TypeUnsuback
+	TypePingreq
+	TypePingresp
+	TypeDisconnect
+)
+
+// String is the name that the standard uses, as in "PUBLISH".
+func (t Type) String() string {
+	names := [...]string{
+		TypeConnect: "CONNECT", TypeConnack: "CONNACK",
+		TypePublish: "PUBLISH", TypePuback: "PUBACK", TypePubrec: "PUBREC", TypePubrel: "PUBREL", TypePubcomp: "PUBCOMP",
+		TypeSubscribe: "SUBSCRIBE", TypeSuback: "SUBACK", TypeUnsubscribe: "UNSUBSCRIBE", TypeUnsuback: "UNSUBACK",
+		TypePingreq: "PINGREQ", TypePingresp: "PINGRESP", TypeDisconnect: "DISCONNECT",
+	}
+	if t == 0 || int(t) >= len(names) {
+		return fmt.Sprintf("packet type %d", byte(t))
+	}
+	return names[t]
+}
+
+// Version is the protocol level of a CONNECT (MQTT 3.1.1, section 3.1.2.2).
+type Version byte
+
+// The versions that the package speaks.
+const (
+	V31  Version = 3 // MQTT 3.1 (IBM and Eurotech, 2010)
+	V311 Version = 4 // MQTT 3.1.1 (OASIS, 2014)
+)
+
+// String is the version as people write it, as in "3.1.1".
+func (v Version) String() string {
+	switch v {
+	case V31:
+		return "3.1"
+	case V311:
+		return "3.1.1"
+	}
+	return fmt.Sprintf("protocol level %d", byte(v))
+}
+
+// ConnackCode is a server's answer to a CONNECT (MQTT 3.1.1, table 3.1).
+type ConnackCode byte
+
+// The answers to a CONNECT. Higher codes are reserved.
+const (
+	Accepted ConnackCode = iota
+	RefusedVersion
+	RefusedClientID
+	RefusedUnavailable
+	RefusedCredentials
+	RefusedNotAuthorized
+)
+
+// String says in words what the code means and, for a refusal, what to check.
+func (c ConnackCode) String() string {
+	switch c {
+	case Accepted:
+		return "accepted"
+	case RefusedVersion:
+		return "protocol version not supported: try another MQTT version"
+	case RefusedClientID:
+		return "client identifier rejected: choose another client id"
+	case RefusedUnavailable:
+		return "server unavailable: try again later"
+	case RefusedCredentials:
+		return "bad user name or password: check both"
+	case RefusedNotAuthorized:
+		return "not authorised: check user name and password, and whether this client may connect"
+	}
+	return fmt.Sprintf("reserved return code %d: the server may speak another MQTT version", byte(c))
+}
+
+// Error is a malformed packet or a violation of the protocol. The receiver
+// closes the connection [MQTT-4.8.0-1].
+type Error struct {
+	Code ConnackCode // answers the CONNECT before the connection is closed; Accepted: no answer
+	Text string      // what is wrong
+	ID   string      // normative statement that is broken, as in "MQTT-2.2.2-2"
+}
+
+// Error is the text and the id of the broken statement.
+func (e *Error) Error() string { return e.Text + " [" + e.ID + "]" }
+
+func violation(id, format string, args ...any) error {
+	return &Error{Text: fmt.Sprintf(format, args...), ID: id}
+}
+
+func refusal(code ConnackCode, id, format string, args ...any) error {
+	return &Error{Code: code, Text: fmt.Sprintf(format, args...), ID: id}
+}

@@ -1,0 +1,22 @@
+// Package store keeps bytes through crashes and power cuts without wearing the
+// card out. It knows no MQTT, starts no goroutine, and is the only package that
+// imports bbolt.
+//
+// There are five nouns. A [Store] is one directory, open in one process. A
+// [Batch] is everything that has to become durable together; [Store.Commit] is
+// the only way to write. A [Record] is a numbered piece of data owed to one or
+// more queues, stored once. A [Queue] is a position in the sequence of records:
+// all up to Acked are released, Pending are still owed. A [Row] is a small named
+// value: in state.db by table, or as a mark beside the records.
+//
+// Records live in the journal, a chain of segments, each a bbolt file of about
+// [Options.SegmentSize]. Records are only appended, never deleted one by one: a
+// segment that no queue needs any more is removed as a file. The newest segment
+// also holds the position of every queue, so that a commit is one transaction.
+// docs/format.md describes the bytes and what a crash can leave behind.
+//
+// Damage is an event, not the end. A file that cannot be read is renamed to
+// *.corrupt-<time>, the loss is logged and counted, and the rest goes on. A
+// record whose checksum fails is skipped and counted. bbolt panics on damage and
+// a shrunken file faults in its memory map; neither leaves this package.
+package store

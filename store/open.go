@@ -1,0 +1,204 @@
+package store
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// lossGap is how far the numbers jump when the newest segment is lost. How many
+// records it held is unknown, and a number must not be used twice.
+const lossGap = 1 << 32
+
+// openJournal opens the newest segment that can be opened and starts another one
+// if there is none or a newer one was lost.
+func (s *Store) openJournal() error {
+	lost, leftovers, err := s.listJournal()
+	if err != nil {
+		return err
+	}
+	for _, path := range leftovers {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	for len(s.segments) > 0 {
+		g := s.segments[len(s.segments)-1]
+		err := s.openNewest(g)
+		if err == nil {
+			break
+		}
+		if !isCorrupt(err) {
+			return err
+		}
+		lost = max(lost, g.first)
+		if err := s.setAside(g.path, err, "the records in it are lost; positions fall back to the segment before, so messages may arrive twice"); err != nil {
+			return err
+		}
+		s.unchain(g)
+	}
+	if lost > s.last {
+		s.last = lost + lossGap
+	}
+	if s.tail.file == nil {
+		return s.startJournal()
+	}
+	s.tail.sealed = s.tail.sealed || lost >= s.tail.segment.first
+	return nil
+}
+
+// startJournal creates the first segment, or the first after all were lost.
+func (s *Store) startJournal() error {
+	next, err := s.createSegment(s.last+1, nil)
+	if err != nil {
+		return err
+	}
+	s.install(next)
+	s.unnamed = true
+	return s.nameJournal()
+}
+
+// listJournal finds the segments, the highest first record among those that were
+// set aside, and the files that an interrupted creation left over.
+func (s *Store) listJournal() (lost uint64, leftovers []string, err error) {
+	entries, err := os.ReadDir(s.journal())
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.journal(), e.Name())
+		if strings.HasSuffix(path, segSuffix+tmpSuffix) {
+			leftovers = append(leftovers, path)
+		}
+		if first, ok := parseSegment(e.Name()); ok {
+			s.segments = append(s.segments, &segment{path: path, first: first})
+		}
+		if name, _, ok := strings.Cut(e.Name(), corruptInfix); ok {
+			if first, ok := parseSegment(name); ok {
+				lost = max(lost, first)
+			}
+		}
+	}
+	slices.SortFunc(s.segments, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
+	return lost, leftovers, nil
+}
+
+// openNewest opens g for writing and takes over what it says.
+func (s *Store) openNewest(g *segment) error {
+	f, err := openFile(g.path, segmentOptions(s.size), nil)
+	if err != nil {
+		return err
+	}
+	l := newestLoader{tail: tail{segment: g, file: f}, last: g.first - 1, spans: make(map[uint32]span), queues: make(map[uint32]Queue)}
+	err = guard(g.path, func() error { return f.db.View(l.load) })
+	if err != nil {
+		f.close()
+		return openError(g.path, err)
+	}
+	s.pool.adopt(g, f)
+	g.spans, s.tail, s.last, s.queues = l.spans, l.tail, l.last, l.queues
+	s.reportRecords(g.path, l.bad)
+	for _, key := range l.badQueues {
+		s.reportRow(g.path, queuesBucket, key, errChecksum)
+		s.restart(key)
+	}
+	return nil
+}
+
+// restart gives a queue whose position is unreadable the oldest one, so that
+// what it is owed stays and is read again. It cannot be owed more than all.
+func (s *Store) restart(key []byte) {
+	if len(key) != 4 {
+		return
+	}
+	id := binary.BigEndian.Uint32(key)
+	oldest := s.segments[0].first
+	s.queues[id] = Queue{ID: id, Acked: oldest - 1, Pending: s.last + 1 - oldest}
+}
+
+// newestLoader reads all that matters of the newest segment.
+type newestLoader struct {
+	tail      tail
+	last      uint64
+	spans     map[uint32]span
+	queues    map[uint32]Queue
+	bad       []badRecord
+	badQueues [][]byte
+}
+
+func (l *newestLoader) load(tx *bolt.Tx) error {
+	l.tail.txid = tx.ID()
+	l.tail.sealed = tx.Bucket([]byte(summaryBucket)) != nil
+	if err := checkFirst(tx, l.tail.segment.first); err != nil {
+		return err
+	}
+	if err := l.loadQueues(tx.Bucket([]byte(queuesBucket))); err != nil {
+		return err
+	}
+	if tx.Bucket([]byte(marksBucket)) == nil {
+		return errors.New("it has no marks")
+	}
+	if err := allRecords(tx, l.last, math.MaxUint64, l.record); err != nil {
+		return err
+	}
+	return l.loadPart(tx)
+}
+
+// checkFirst compares the first record that the segment says with its name.
+func checkFirst(tx *bolt.Tx, first uint64) error {
+	v, err := unframe([]byte(firstKey), tx.Bucket([]byte(metaBucket)).Get([]byte(firstKey)))
+	if err != nil {
+		return fmt.Errorf("first record: %w", err)
+	}
+	if string(v) != string(seqKey(first)) {
+		return fmt.Errorf("it starts with record %x, its name says %x", v, first)
+	}
+	return nil
+}
+
+func (l *newestLoader) loadQueues(b *bolt.Bucket) error {
+	if b == nil {
+		return errors.New("it has no queues")
+	}
+	return b.ForEach(func(k, v []byte) error {
+		q, err := readQueue(k, v)
+		if err != nil {
+			l.badQueues = append(l.badQueues, slices.Clone(k))
+			return nil
+		}
+		l.queues[q.ID] = q
+		return nil
+	})
+}
+
+func (l *newestLoader) record(key, value []byte) {
+	l.last = binary.BigEndian.Uint64(key)
+	l.tail.size += int64(len(value) + recordOverhead)
+	r, err := viewRecord(key, value)
+	if err != nil {
+		l.bad = append(l.bad, badRecord{l.last, err})
+		return
+	}
+	r.each(func(o Owner) { addSpan(l.spans, o.Queue, l.last, len(r.data)) })
+}
+
+// loadPart finds the part that takes records.
+func (l *newestLoader) loadPart(tx *bolt.Tx) error {
+	name := firstPart(tx, math.MaxUint64)
+	if name == nil {
+		return nil
+	}
+	l.tail.part = binary.BigEndian.Uint64(name[len(partPrefix):])
+	return tx.Bucket(name).ForEach(func(_, v []byte) error {
+		l.tail.partSize += len(v) + recordOverhead
+		return nil
+	})
+}

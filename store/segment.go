@@ -1,0 +1,221 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// segment is one file of the journal, open or not.
+type segment struct {
+	path  string
+	first uint64 // no record in it is lower
+
+	// spans is what the segment holds for each queue; nil means unknown.
+	// Guarded by Store.mu.
+	spans map[uint32]span
+
+	// handle is nil while the file is closed. Guarded by pool.mu, as are the rest.
+	handle *handle
+	refs   int
+	used   uint64 // when it was last acquired, on the pool's clock
+	gone   bool   // to be closed by the last holder
+}
+
+// handle is an open segment.
+type handle struct {
+	*boltFile
+	written bool // by this process; its pages need no check
+
+	mu    sync.Mutex
+	sound map[uint64]struct{} // parts, by first record, whose pages were checked
+	spans map[uint32]span     // the summary, once it was read
+}
+
+// pool opens segments when they are needed and keeps few of them open, because
+// each takes address space, of which 32-bit boards have little. Whoever acquires
+// a segment holds it for the length of one transaction and waits for nothing
+// meanwhile.
+type pool struct {
+	max int
+
+	mu     sync.Mutex
+	free   sync.Cond // a segment was released
+	open   map[*segment]struct{}
+	clock  uint64
+	closed bool
+}
+
+// maxOpen is how many segments are open at a time, the active one included.
+const maxOpen = 5
+
+func newPool() *pool {
+	p := &pool{max: maxOpen, open: make(map[*segment]struct{})}
+	p.free.L = &p.mu
+	return p
+}
+
+// adopt takes over the open file f of s, held by the caller.
+func (p *pool) adopt(s *segment, f *boltFile) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.handle = &handle{boltFile: f, written: true}
+	s.refs = 1
+	p.open[s] = struct{}{}
+}
+
+// acquire returns s opened. The caller must release it.
+func (p *pool) acquire(s *segment) (*handle, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if p.closed {
+			return nil, ErrClosed
+		}
+		if s.handle != nil {
+			break
+		}
+		if len(p.open) < p.max || p.evictLocked() {
+			f, err := openFile(s.path, bolt.Options{ReadOnly: true}, isPart)
+			if err != nil {
+				return nil, err
+			}
+			s.handle = &handle{boltFile: f, sound: make(map[uint64]struct{})}
+			p.open[s] = struct{}{}
+			break
+		}
+		p.free.Wait()
+	}
+	p.clock++
+	s.used = p.clock
+	s.refs++
+	return s.handle, nil
+}
+
+// evictLocked closes the open segment that was not used for longest.
+func (p *pool) evictLocked() bool {
+	var victim *segment
+	for s := range p.open {
+		if s.refs == 0 && (victim == nil || s.used < victim.used) {
+			victim = s
+		}
+	}
+	if victim == nil {
+		return false
+	}
+	p.closeLocked(victim)
+	return true
+}
+
+func (p *pool) closeLocked(s *segment) {
+	_ = s.handle.close() // nothing was written since the last sync
+	s.handle = nil
+	delete(p.open, s)
+}
+
+// release gives back what acquire or adopt gave out.
+func (p *pool) release(s *segment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.refs--
+	if s.gone && s.refs == 0 {
+		p.closeLocked(s)
+	}
+	for len(p.open) > p.max && p.evictLocked() { // a new segment was adopted
+	}
+	p.free.Broadcast()
+}
+
+// drop closes s when its last holder releases it, for a file that is removed or
+// set aside. A reader that chose s before finds no file afterwards.
+func (p *pool) drop(s *segment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.gone = true
+	if s.handle != nil && s.refs == 0 {
+		p.closeLocked(s)
+		p.free.Broadcast()
+	}
+}
+
+// leak takes s out of the pool without closing it: after a panic bbolt may wait
+// for ever on a lock of its own.
+func (p *pool) leak(s *segment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.open, s)
+}
+
+// close waits for the holders and closes everything.
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.free.Broadcast()
+	for s := range p.open {
+		for s.refs > 0 {
+			p.free.Wait()
+		}
+		if s.handle != nil {
+			p.closeLocked(s)
+		}
+	}
+}
+
+// isPart reports whether bucket holds records.
+func isPart(bucket []byte) bool { return strings.HasPrefix(string(bucket), partPrefix) }
+
+// checkPart walks the pages of one part of the records before bbolt reads it,
+// once per opening.
+func (h *handle) checkPart(first uint64, b *bolt.Bucket) error {
+	if h.written || b.RootPage() == 0 {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.sound[first]; ok {
+		return nil
+	}
+	w, err := newPageWalk(h.file)
+	if err == nil {
+		err = w.bucket(uint64(b.RootPage()))
+	}
+	if err != nil {
+		return &CorruptError{Path: h.path, Seq: first, Err: err}
+	}
+	h.sound[first] = struct{}{}
+	return nil
+}
+
+// view runs fn in a read transaction on s.
+func (p *pool) view(s *segment, fn func(*handle, *bolt.Tx) error) error {
+	h, err := p.acquire(s)
+	if err != nil {
+		return err
+	}
+	defer p.release(s)
+	return guard(s.path, func() error {
+		return h.db.View(func(tx *bolt.Tx) error { return fn(h, tx) })
+	})
+}
+
+// readSpans returns what tx's segment holds for each queue, as its summary says.
+// ok is false if it has none.
+func readSpans(path string, tx *bolt.Tx) (spans map[uint32]span, ok bool, err error) {
+	b := tx.Bucket([]byte(summaryBucket))
+	if b == nil {
+		return nil, false, nil
+	}
+	spans = make(map[uint32]span)
+	err = b.ForEach(func(k, v []byte) error {
+		queue, s, err := readSpan(k, v)
+		if err != nil {
+			return &CorruptError{Path: path, Err: fmt.Errorf("summary: %w", err)}
+		}
+		spans[queue] = s
+		return nil
+	})
+	return spans, true, err
+}

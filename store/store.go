@@ -1,0 +1,246 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"tidegate/internal/units"
+)
+
+// The bounds of Options.SegmentSize: below, the fixed pages of a segment
+// outweigh its records; above, 32-bit boards cannot map enough of them.
+const (
+	defaultSegment = 16 * units.MiB
+	minSegment     = 64 * units.KiB
+	maxSegment     = 128 * units.MiB
+)
+
+// Options of [Open].
+type Options struct {
+	// SegmentSize is when a segment of the journal takes no more records, from
+	// 64 KiB to 128 MiB. 0 means 16 MiB. It may change between openings.
+	SegmentSize units.Size
+
+	// Log gets one line for each file set aside and each damaged record. Nil
+	// discards them.
+	Log *slog.Logger
+}
+
+// Store is an open directory. Its methods may be called from any goroutine.
+//
+// Locks: Store.commit is taken before Store.mu and before pool.mu. The latter
+// two are never held together, and no lock is held while a callback runs.
+type Store struct {
+	dir  string
+	size units.Size
+	log  *slog.Logger
+	pool *pool
+
+	bufs sync.Pool // of *chunk
+
+	// commit is held by whoever writes.
+	commit  sync.Mutex
+	state   *boltFile
+	tail    tail
+	scratch []byte // where the values of a batch are put together
+	unnamed bool   // the journal directory has changes that are not synced
+
+	// mu guards what readers see. The active segment is the last one.
+	mu       sync.Mutex
+	segments []*segment
+	last     uint64 // highest Seq committed
+	queues   map[uint32]Queue
+	corrupt  map[uint64]struct{} // records reported as damaged, at most maxReported
+	stats    Stats
+	closed   bool
+}
+
+// maxReported bounds the memory for damaged records. More of them are counted
+// each time they are met.
+const maxReported = 1024
+
+// Stats says what the store holds and did. Counters start at 0 when it is opened.
+type Stats struct {
+	Segments     int    // of the journal
+	JournalBytes int64  // length of their files
+	StateBytes   int64  // length of state.db
+	FirstSeq     uint64 // no record in the journal is lower
+	LastSeq      uint64 // highest ever committed
+	Queues       int
+
+	Commits           uint64        // that wrote something
+	Records           uint64        // committed
+	RecordBytes       uint64        // of their Data
+	FailedCommits     uint64        // Commit returned an error
+	LastCommit        time.Duration // how long the last one took
+	CommitTime        time.Duration // all of them together
+	SegmentsRemoved   uint64        // because nobody needs them any more
+	CorruptRecords    uint64        // skipped because their checksum fails
+	CorruptRows       uint64        // likewise, of state.db, marks and queues
+	FilesQuarantined  uint64        // renamed to *.corrupt-<time>
+	LastCommitFailure error         // nil after a commit that worked
+}
+
+// Open opens the store in dir, which it creates if needed. It reads state.db and
+// the newest segment and looks at no other, so its time does not grow with the
+// backlog. Damaged files are set aside and reported to Options.Log; the error is
+// ErrLocked, ErrNewerFormat or what the operating system says.
+func Open(dir string, o Options) (*Store, error) {
+	o.SegmentSize = cmp.Or(o.SegmentSize, defaultSegment)
+	if o.SegmentSize < minSegment || o.SegmentSize > maxSegment {
+		return nil, fmt.Errorf("open store: segment size %v must be from %v to %v", o.SegmentSize, minSegment, maxSegment)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{
+		dir: dir, size: o.SegmentSize, log: o.Log, pool: newPool(),
+		queues: make(map[uint32]Queue), corrupt: make(map[uint64]struct{}),
+	}
+	s.bufs.New = func() any { return new(chunk) }
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open() error {
+	if err := os.MkdirAll(filepath.Join(s.dir, journalDir), 0o700); err != nil {
+		return err
+	}
+	if err := s.openState(); err != nil {
+		return err
+	}
+	if err := s.openJournal(); err != nil {
+		return err
+	}
+	s.removeReleased()
+	return nil
+}
+
+// Close waits for the reads and the commit that are under way and lets go of the
+// directory. Whoever calls the store afterwards gets ErrClosed.
+func (s *Store) Close() error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	s.mu.Lock()
+	done := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	if s.tail.file != nil && !s.tail.broken {
+		s.pool.release(s.tail.segment)
+	}
+	s.pool.close()
+	if s.state == nil {
+		return nil
+	}
+	if err := s.state.close(); err != nil {
+		return fmt.Errorf("close store: %w", err)
+	}
+	return nil
+}
+
+// LastSeq returns the highest Seq that was ever committed. It outlives the
+// removal of the records. After the newest segment was lost it is raised far
+// enough that no number is used twice.
+func (s *Store) LastSeq() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// Queues returns all queues as last committed, in order of their ID.
+func (s *Store) Queues() []Queue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	queues := make([]Queue, 0, len(s.queues))
+	for _, q := range s.queues {
+		queues = append(queues, q.clone())
+	}
+	slices.SortFunc(queues, func(a, b Queue) int { return cmp.Compare(a.ID, b.ID) })
+	return queues
+}
+
+// Stats returns what the store holds and did.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	st := s.stats
+	st.Segments, st.LastSeq, st.Queues = len(s.segments), s.last, len(s.queues)
+	paths := make([]string, 0, len(s.segments))
+	for i, g := range s.segments {
+		if i == 0 {
+			st.FirstSeq = g.first
+		}
+		paths = append(paths, g.path)
+	}
+	s.mu.Unlock()
+	for _, path := range paths {
+		st.JournalBytes += fileSize(path)
+	}
+	st.StateBytes = fileSize(filepath.Join(s.dir, stateName))
+	return st
+}
+
+// fileSize is 0 for a file that is gone.
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// setAside renames the damaged file at path and says so once.
+func (s *Store) setAside(path string, damage error, meaning string) error {
+	to, err := quarantine(path, time.Now())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.log.Error("store: damaged file set aside; "+meaning, "file", path, "kept_as", to, "damage", damage)
+	s.mu.Lock()
+	s.stats.FilesQuarantined++
+	s.mu.Unlock()
+	return nil
+}
+
+// reportRecords counts and logs damaged records, each once.
+func (s *Store) reportRecords(path string, bad []badRecord) {
+	for _, b := range bad {
+		if s.countRecord(b.seq) {
+			s.log.Error("store: damaged record skipped; it is lost to every queue it was owed to",
+				"file", path, "seq", b.seq, "damage", b.err)
+		}
+	}
+}
+
+func (s *Store) countRecord(seq uint64) (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.corrupt[seq]; known {
+		return false
+	}
+	if len(s.corrupt) < maxReported {
+		s.corrupt[seq] = struct{}{}
+	}
+	s.stats.CorruptRecords++
+	return true
+}
+
+// reportRow counts and logs a damaged row.
+func (s *Store) reportRow(path, table string, key []byte, damage error) {
+	s.mu.Lock()
+	s.stats.CorruptRows++
+	s.mu.Unlock()
+	s.log.Error("store: damaged row skipped", "file", path, "table", table, "key", fmt.Sprintf("%x", key), "damage", damage)
+}
