@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tidegate/adapters"
+	"tidegate/admin"
 	"tidegate/bridge"
 	"tidegate/broker"
 	"tidegate/mqtt"
@@ -27,6 +28,7 @@ type gateway struct {
 	broker      *broker.Broker
 	bridges     []*bridge.Bridge
 	supervisors []*adapters.Supervisor
+	admin       *admin.Server
 }
 
 // newGateway opens the store and makes the rooms. It starts nothing; close has
@@ -70,6 +72,10 @@ func (g *gateway) make() (err error) {
 		}
 		g.supervisors = append(g.supervisors, adapters.NewSupervisor(c.Common(), a, g.broker, g.log))
 	}
+	g.admin = admin.New(g.cfg.Admin.Listen, admin.Sources{
+		Name: g.cfg.Gateway.Name, Version: thisBuild().Version, Started: g.started,
+		Broker: g.broker, Bridges: g.bridges, Adapters: g.supervisors, Store: g.store,
+	}, g.log)
 	return nil
 }
 
@@ -84,8 +90,14 @@ func (g *gateway) listen() ([]string, error) {
 	for _, a := range g.broker.Addrs() {
 		addrs = append(addrs, "tcp://"+a.String())
 	}
-	return addrs, nil
+	if err := g.admin.Listen(); err != nil {
+		return nil, err
+	}
+	return append(addrs, g.page()), nil
 }
+
+// page returns the address of the page.
+func (g *gateway) page() string { return "http://" + g.admin.Addr().String() + "/" }
 
 // mqttAddr returns the address of the first listener.
 func (g *gateway) mqttAddr() net.Addr { return g.broker.Addrs()[0] }
@@ -103,6 +115,7 @@ func (g *gateway) run(ctx context.Context, ready func()) error {
 	}
 	core := newRoom()
 	core.run(func(ctx context.Context) { failed("broker", g.broker.Serve(ctx)) })
+	core.run(func(ctx context.Context) { failed("admin", g.admin.Serve(ctx)) })
 	defer core.stop()
 	uplinks := newRoom()
 	defer uplinks.stop()

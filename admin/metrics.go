@@ -1,0 +1,166 @@
+package admin
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+// metric is a family of samples, one for each T. A name that ends in _total is a
+// counter's, any other a gauge's.
+type metric[T any] struct {
+	name, help string
+	value      func(*T) float64 // NaN: there is none yet
+}
+
+var gatewayMetrics = []metric[Status]{
+	{"tidegate_uptime_seconds", "Time since the gateway started.", func(s *Status) float64 { return float64(s.UptimeSeconds) }},
+	{"tidegate_ready", "1 while every listener is up and the store takes messages.", func(s *Status) float64 { return oneIf(s.Ready) }},
+	{"tidegate_problems", "Problems that the page lists.", func(s *Status) float64 { return float64(len(s.Problems)) }},
+
+	{"tidegate_broker_connections", "Clients connected.", func(s *Status) float64 { return float64(s.Broker.Connections) }},
+	{"tidegate_broker_sessions", "Sessions, those of absent clients and of bridges included.", func(s *Status) float64 { return float64(s.Broker.Sessions) }},
+	{"tidegate_broker_retained_messages", "Retained messages kept.", func(s *Status) float64 { return float64(s.Broker.Retained) }},
+	{"tidegate_broker_queued_messages", "Messages that sessions are owed and have not acknowledged, counted for each session.", queued},
+	{"tidegate_broker_packets_received_total", "MQTT packets from clients.", func(s *Status) float64 { return float64(s.Broker.PacketsReceived) }},
+	{"tidegate_broker_messages_received_total", "Messages from clients and adapters.", func(s *Status) float64 { return float64(s.Broker.MessagesReceived) }},
+	{"tidegate_broker_messages_sent_total", "Messages to clients.", func(s *Status) float64 { return float64(s.Broker.MessagesSent) }},
+	{"tidegate_broker_messages_dropped_total", "Messages dropped because a bound was reached.", func(s *Status) float64 { return float64(s.Broker.MessagesDropped) }},
+	{"tidegate_broker_connections_refused_total", "Connections with no CONNECT, a wrong one, or one too many.", func(s *Status) float64 { return float64(s.Broker.ConnectionsRefused) }},
+	{"tidegate_broker_retained_refused_total", "Retained messages delivered but not kept because a bound was reached.", func(s *Status) float64 { return float64(s.Broker.RetainedRefused) }},
+
+	{"tidegate_store_writable", "1 if the last commit worked.", func(s *Status) float64 { return oneIf(s.Store.Writable) }},
+	{"tidegate_store_journal_bytes", "Disk space of the queues.", func(s *Status) float64 { return float64(s.Store.JournalBytes) }},
+	{"tidegate_store_state_bytes", "Disk space of sessions and retained messages.", func(s *Status) float64 { return float64(s.Store.StateBytes) }},
+	{"tidegate_store_segments", "Files of the journal.", func(s *Status) float64 { return float64(s.Store.Segments) }},
+	{"tidegate_store_commits_total", "Commits that wrote something.", func(s *Status) float64 { return float64(s.Store.Commits) }},
+	{"tidegate_store_failed_commits_total", "Commits that failed.", func(s *Status) float64 { return float64(s.Store.FailedCommits) }},
+	{"tidegate_store_commit_seconds_total", "Time that commits took.", func(s *Status) float64 { return float64(s.Store.CommitSeconds) }},
+	{"tidegate_store_last_commit_seconds", "Time that the last commit took.", func(s *Status) float64 { return float64(s.Store.LastCommitSeconds) }},
+	{"tidegate_store_records_total", "Messages written.", func(s *Status) float64 { return float64(s.Store.Records) }},
+	{"tidegate_store_record_bytes_total", "Bytes of the messages written.", func(s *Status) float64 { return float64(s.Store.RecordBytes) }},
+	{"tidegate_store_corrupt_records_total", "Messages lost to damage on the disk.", func(s *Status) float64 { return float64(s.Store.CorruptRecords) }},
+	{"tidegate_store_corrupt_rows_total", "Sessions and retained messages lost to damage on the disk.", func(s *Status) float64 { return float64(s.Store.CorruptRows) }},
+	{"tidegate_store_quarantined_files_total", "Damaged files set aside.", func(s *Status) float64 { return float64(s.Store.QuarantinedFiles) }},
+}
+
+var bridgeMetrics = []metric[Bridge]{
+	{"tidegate_bridge_connected", "1 while a server upstream takes messages.", func(b *Bridge) float64 { return oneIf(b.Connected()) }},
+	{"tidegate_bridge_backlog_messages", "Messages queued for upstream and not acknowledged.", func(b *Bridge) float64 { return float64(b.Backlog) }},
+	{"tidegate_bridge_inflight_messages", "Messages sent upstream and not yet acknowledged.", func(b *Bridge) float64 { return float64(b.InFlight) }},
+	{"tidegate_bridge_acknowledged_total", "Messages that upstream acknowledged.", func(b *Bridge) float64 { return float64(b.Acknowledged) }},
+	{"tidegate_bridge_last_ack_age_seconds", "Time since upstream acknowledged a message; absent before the first.", func(b *Bridge) float64 { return orNaN(b.LastAckAgeSeconds) }},
+	{"tidegate_bridge_connects_total", "Connections made.", func(b *Bridge) float64 { return float64(b.Connects) }},
+	{"tidegate_bridge_refused_total", "Messages dropped because they can never be carried.", func(b *Bridge) float64 { return float64(b.Refused) }},
+	{"tidegate_bridge_unmatched_total", "Messages dropped because the rule they were queued under is gone.", func(b *Bridge) float64 { return float64(b.Unmatched) }},
+}
+
+var adapterMetrics = []metric[Adapter]{
+	{"tidegate_adapter_online", "1 while the device is there.", func(a *Adapter) float64 { return oneIf(a.Online()) }},
+	{"tidegate_adapter_frames_total", "Frames that were understood.", func(a *Adapter) float64 { return float64(a.Frames) }},
+	{"tidegate_adapter_readings_total", "Readings that the adapter made of them.", func(a *Adapter) float64 { return float64(a.Readings) }},
+	{"tidegate_adapter_published_total", "Readings that became messages.", func(a *Adapter) float64 { return float64(a.Published) }},
+	{"tidegate_adapter_last_reading_age_seconds", "Time since the last reading; absent before the first.", func(a *Adapter) float64 { return orNaN(a.LastReadingAgeSeconds) }},
+}
+
+// rejection is how much an adapter rejected for one reason.
+type rejection struct {
+	adapter, reason string
+	count           uint64
+}
+
+var rejectionMetrics = []metric[rejection]{
+	{"tidegate_adapter_rejected_total", "Frames and readings that were refused, by reason.", func(r *rejection) float64 { return float64(r.count) }},
+}
+
+// writeMetrics writes st in the text format of Prometheus, and what the process
+// uses. Labels carry only names from the configuration and fixed words.
+func writeMetrics(w io.Writer, st *Status) {
+	build := metric[Status]{"tidegate_build_info", "What runs; always 1.", func(*Status) float64 { return 1 }}
+	build.write(w, []Status{*st}, func(*Status) string {
+		return label("version", st.Version) + "," + label("goversion", runtime.Version())
+	})
+	write(w, gatewayMetrics, []Status{*st}, func(*Status) string { return "" })
+	write(w, bridgeMetrics, st.Bridges, func(b *Bridge) string { return label("bridge", b.Name) })
+	write(w, adapterMetrics, st.Adapters, func(a *Adapter) string { return label("adapter", a.Name) })
+	write(w, rejectionMetrics, rejections(st.Adapters), func(r *rejection) string {
+		return label("adapter", r.adapter) + "," + label("reason", r.reason)
+	})
+	metrics.WriteProcessMetrics(w)
+}
+
+func write[T any](w io.Writer, families []metric[T], items []T, labels func(*T) string) {
+	for _, m := range families {
+		m.write(w, items, labels)
+	}
+}
+
+func (m *metric[T]) write(w io.Writer, items []T, labels func(*T) string) {
+	kind := "gauge"
+	if strings.HasSuffix(m.name, "_total") {
+		kind = "counter"
+	}
+	if len(items) > 0 {
+		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", m.name, m.help, m.name, kind)
+	}
+	for i := range items {
+		name := m.name
+		if l := labels(&items[i]); l != "" {
+			name += "{" + l + "}"
+		}
+		writeSample(w, name, m.value(&items[i]))
+	}
+}
+
+// writeSample writes whole numbers without an exponent, so that people can read
+// them; the format has one type for both. No value here is negative.
+func writeSample(w io.Writer, name string, v float64) {
+	switch {
+	case math.IsNaN(v):
+	case v == math.Trunc(v) && v < 1<<53:
+		metrics.WriteGaugeUint64(w, name, uint64(v))
+	default:
+		metrics.WriteGaugeFloat64(w, name, v)
+	}
+}
+
+// label writes one label with its value quoted as the format wants it.
+func label(name, value string) string {
+	return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
+}
+
+func queued(s *Status) (sum float64) {
+	for i := range s.Sessions {
+		sum += float64(s.Sessions[i].Queued)
+	}
+	return sum
+}
+
+func rejections(list []Adapter) (all []rejection) {
+	for i := range list {
+		for _, reason := range slices.Sorted(maps.Keys(list[i].Rejected)) {
+			all = append(all, rejection{list[i].Name, reason, list[i].Rejected[reason]})
+		}
+	}
+	return all
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func orNaN(s *Seconds) float64 {
+	if s == nil {
+		return math.NaN()
+	}
+	return float64(*s)
+}

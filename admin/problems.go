@@ -1,0 +1,36 @@
+package admin
+
+import "fmt"
+
+// problems says in words what is wrong with the gateway that st describes, what
+// concerns everything first. It is the one place that decides what is worth
+// somebody's attention; counters that only ever rise are not, but for damage.
+func problems(st *Status, unready error) []string {
+	list := []string{} // [] in JSON, not null
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if unready != nil {
+		add("not ready: %v", unready)
+	}
+	for i := range st.Bridges {
+		if b := &st.Bridges[i]; !b.Connected() {
+			add("bridge %s: not connected for %s, messages waiting: %d%s", b.Name, b.StateAgeSeconds, b.Backlog, because(b.Error))
+		}
+	}
+	for i := range st.Adapters {
+		if a := &st.Adapters[i]; !a.Online() {
+			add("adapter %s: %s for %s%s", a.Name, a.State, a.StateAgeSeconds, because(a.LastError))
+		}
+	}
+	if s := st.Store; s.QuarantinedFiles+s.CorruptRecords+s.CorruptRows > 0 {
+		add("store: damage found since the start (files set aside: %d, messages lost: %d, rows lost: %d): see the log, replace the card",
+			s.QuarantinedFiles, s.CorruptRecords, s.CorruptRows)
+	}
+	return list
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return "; " + reason
+}

@@ -1,0 +1,148 @@
+package admin
+
+import (
+	"cmp"
+	"time"
+
+	"tidegate/adapters"
+	"tidegate/bridge"
+	"tidegate/broker"
+	"tidegate/store"
+)
+
+// Status is the document at /api/v1/status. Counters start at 0 when the gateway
+// starts. Ages and other spans are in seconds and were measured by a clock that
+// nobody sets, so they are right even while the points in time beside them are not:
+// many boards do not know the date before they reach the network.
+type Status struct {
+	Name          string    `json:"name"`
+	Version       string    `json:"version"`
+	Time          time.Time `json:"time"` // when the document was made
+	Started       time.Time `json:"started"`
+	UptimeSeconds Seconds   `json:"uptime_seconds"`
+
+	Ready    bool     `json:"ready"`    // as /readyz
+	Problems []string `json:"problems"` // what somebody has to look at, the most serious first
+
+	Broker   broker.Status          `json:"broker"`
+	Sessions []broker.SessionStatus `json:"sessions"`
+	Bridges  []Bridge               `json:"bridges"`
+	Adapters []Adapter              `json:"adapters"`
+	Store    Store                  `json:"store"`
+}
+
+// Bridge is how a bridge fares, see [bridge.Status], and what waits for it.
+type Bridge struct {
+	Name              string    `json:"name"`
+	Server            string    `json:"server"` // connected, or tried last
+	State             string    `json:"state"`  // down, dialing, up or draining
+	Since             time.Time `json:"since"`  // since when it is up, or is not
+	StateAgeSeconds   Seconds   `json:"state_age_seconds"`
+	Backlog           int64     `json:"backlog"`         // messages queued for it and not acknowledged
+	Error             string    `json:"error,omitempty"` // why it is not up, or was not the last time
+	ErrorAt           time.Time `json:"error_at,omitzero"`
+	Acknowledged      uint64    `json:"acknowledged"` // messages the server acknowledged
+	Refused           uint64    `json:"refused"`      // messages that can never be carried, and were dropped
+	Unmatched         uint64    `json:"unmatched"`    // messages queued under rules that are gone, and dropped
+	InFlight          int       `json:"in_flight"`    // sent and not yet acknowledged
+	Connects          uint64    `json:"connects"`
+	LastAck           time.Time `json:"last_ack,omitzero"`
+	LastAckAgeSeconds *Seconds  `json:"last_ack_age_seconds,omitempty"` // nil: never
+}
+
+// Connected reports whether a server upstream is there and takes messages, or
+// acknowledges the last ones.
+func (b *Bridge) Connected() bool {
+	return b.State == bridge.Up.String() || b.State == bridge.Draining.String()
+}
+
+// Adapter is how an adapter fares.
+type Adapter struct {
+	adapters.Status
+	StateAgeSeconds       Seconds  `json:"state_age_seconds"`
+	LastReadingAgeSeconds *Seconds `json:"last_reading_age_seconds,omitempty"` // nil: never
+}
+
+// Online reports whether the device is there.
+func (a *Adapter) Online() bool { return a.State == adapters.Online }
+
+// Store is how the store fares, as far as it concerns those who run the gateway.
+type Store struct {
+	Writable          bool    `json:"writable"`        // as far as the last commit tells
+	Error             string  `json:"error,omitempty"` // why it is not
+	JournalBytes      int64   `json:"journal_bytes"`   // what the queues take on the disk
+	StateBytes        int64   `json:"state_bytes"`
+	Segments          int     `json:"segments"`
+	Commits           uint64  `json:"commits"`
+	FailedCommits     uint64  `json:"failed_commits"`
+	CommitSeconds     Seconds `json:"commit_seconds"` // all commits together
+	LastCommitSeconds Seconds `json:"last_commit_seconds"`
+	Records           uint64  `json:"records"` // written
+	RecordBytes       uint64  `json:"record_bytes"`
+	CorruptRecords    uint64  `json:"corrupt_records"` // damaged on the disk, and so lost
+	CorruptRows       uint64  `json:"corrupt_rows"`    // likewise, of sessions and retained messages
+	QuarantinedFiles  uint64  `json:"quarantined_files"`
+}
+
+// Status makes the document. It may be called from any goroutine, at any time
+// between [New] and the closing of the store, and costs one look at each part.
+func (s *Server) Status() Status {
+	st := Status{
+		Name: s.src.Name, Version: s.src.Version,
+		Time: time.Now().UTC(), Started: s.src.Started.UTC(), UptimeSeconds: since(s.src.Started),
+		Broker:   s.src.Broker.Status(),
+		Sessions: s.src.Broker.Sessions(),
+		Bridges:  make([]Bridge, 0, len(s.src.Bridges)),
+		Adapters: make([]Adapter, 0, len(s.src.Adapters)),
+	}
+	for _, b := range s.src.Bridges {
+		b := b.Status()
+		st.Bridges = append(st.Bridges, newBridge(b, s.src.Broker.Backlog("bridge/"+b.Name)))
+	}
+	for _, a := range s.src.Adapters {
+		st.Adapters = append(st.Adapters, newAdapter(a.Status()))
+	}
+	st.Store = newStore(s.src.Store.Stats(), st.Broker.StoreError)
+	unready := s.unready(st.Broker)
+	st.Ready = unready == nil
+	st.Problems = problems(&st, unready)
+	return st
+}
+
+func newBridge(b bridge.Status, backlog int64) Bridge {
+	return Bridge{
+		Name: b.Name, Server: b.Server, State: b.State.String(),
+		Since: b.Since.UTC(), StateAgeSeconds: since(b.Since), Backlog: backlog,
+		Error: b.Error, ErrorAt: b.ErrorAt.UTC(),
+		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched,
+		InFlight: b.InFlight, Connects: b.Connects,
+		LastAck: b.LastAck.UTC(), LastAckAgeSeconds: sinceEver(b.LastAck),
+	}
+}
+
+func newAdapter(a adapters.Status) Adapter {
+	doc := Adapter{
+		Status:                a,
+		StateAgeSeconds:       since(a.Since),
+		LastReadingAgeSeconds: sinceEver(a.LastReading),
+	}
+	doc.Since, doc.LastReading = a.Since.UTC(), a.LastReading.UTC()
+	return doc
+}
+
+// newStore shows s. The broker knows of failures, too.
+func newStore(s store.Stats, brokerError string) Store {
+	doc := Store{
+		Error:        brokerError,
+		JournalBytes: s.JournalBytes, StateBytes: s.StateBytes, Segments: s.Segments,
+		Commits: s.Commits, FailedCommits: s.FailedCommits,
+		CommitSeconds: Seconds(s.CommitTime.Seconds()), LastCommitSeconds: Seconds(s.LastCommit.Seconds()),
+		Records: s.Records, RecordBytes: s.RecordBytes,
+		CorruptRecords: s.CorruptRecords, CorruptRows: s.CorruptRows, QuarantinedFiles: s.FilesQuarantined,
+	}
+	if s.LastCommitFailure != nil {
+		doc.Error = cmp.Or(doc.Error, s.LastCommitFailure.Error())
+	}
+	doc.Writable = doc.Error == ""
+	return doc
+}
