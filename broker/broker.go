@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"tidegate/internal/units"
@@ -40,7 +39,7 @@ type Broker struct {
 	retained retained
 	stats    counters
 	turns    sync.Pool
-	stopped  atomic.Bool
+	stopped  chan struct{} // closed when Serve no longer takes responsibility
 
 	listeners []net.Listener
 	wg        sync.WaitGroup // of connections
@@ -69,6 +68,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		sessions:    make(map[string]*session),
 		queues:      make(map[uint32]*session),
 		conns:       make(map[*conn]struct{}),
+		stopped:     make(chan struct{}),
 	}
 	b.retained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits}
 	b.turns.New = func() any { return &turn{b: b} }
@@ -117,7 +117,8 @@ func (b *Broker) Addrs() []net.Addr {
 }
 
 // Serve accepts connections until ctx is done. Then it ends them all, writes
-// what is not on disk, and returns once nothing of it runs any more.
+// what is not on disk, and returns once nothing of it runs any more. It is called
+// once. Who publishes in the process should have ended before ctx does.
 func (b *Broker) Serve(ctx context.Context) error {
 	commitCtx, stopCommit := context.WithCancel(context.Background())
 	defer stopCommit()
@@ -131,7 +132,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	accepting.Wait()
 	b.endAll(errShutdown)
 	b.wg.Wait()
-	b.stopped.Store(true)
+	close(b.stopped)
 	stopCommit()
 	committing.Wait()
 	return b.commit.health()
@@ -243,6 +244,8 @@ func (b *Broker) Publish(ctx context.Context, m mqtt.Message) error {
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("publish to %q: %w", m.Topic, ctx.Err())
+	case <-b.stopped:
+		return fmt.Errorf("publish to %q: broker: %w", m.Topic, mqtt.ErrClosed)
 	}
 }
 
@@ -254,8 +257,10 @@ func (b *Broker) PublishAsync(ctx context.Context, m mqtt.Message, done func(err
 	if size := len(m.Topic) + len(m.Payload); size > int(b.cfg.Limits.MaxPacketSize) {
 		return fmt.Errorf("publish %d bytes to %q, max_packet_size is %v: %w", size, m.Topic, b.cfg.Limits.MaxPacketSize, mqtt.ErrTooLarge)
 	}
-	if b.stopped.Load() {
+	select {
+	case <-b.stopped:
 		return fmt.Errorf("publish to %q: broker: %w", m.Topic, mqtt.ErrClosed)
+	default:
 	}
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)

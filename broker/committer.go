@@ -265,6 +265,16 @@ func (c *committer) lastSeq() uint64 {
 	return c.last
 }
 
+// notBefore makes sure that no place in the journal up to seq is given out
+// again. Positions on disk may be ahead of the journal, whose newest messages
+// were acknowledged before they were written.
+func (c *committer) notBefore(seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = max(c.last, seq)
+	c.committed = c.last
+}
+
 // unstore notes that s is owed one record less of those on disk.
 func (c *committer) unstore(s *session) {
 	c.mu.Lock()

@@ -70,7 +70,11 @@ func (c *conn) serve() {
 	defer close(c.left)
 	c.turn.begin()
 	c.setDeadline(int64(c.b.cfg.Limits.ConnectTimeout))
-	c.end(c.read())
+	why := c.read()
+	if c.s == nil {
+		c.out.finish() // a refusal has to get out
+	}
+	c.end(why)
 	c.in.giveBack()
 	c.out.finish()
 	c.turn.begin()
@@ -208,8 +212,6 @@ func (c *conn) release(id uint16) (flush bool) {
 	return c.out.ack(packet.Ack{Type: packet.TypePubrel, ID: id})
 }
 
-func (c *conn) gone() <-chan struct{} { return c.left }
-
 func (c *conn) full(limit int) bool { return c.out.full(limit) }
 
 func (c *conn) flush(t *turn) {
@@ -220,6 +222,9 @@ func (c *conn) flush(t *turn) {
 
 // drained goes on sending after the socket had to be waited for.
 func (c *conn) drained() {
+	if c.s == nil {
+		return
+	}
 	t := turn{b: c.b, done: c.done}
 	t.begin()
 	t.pump = append(t.pump, c.s)

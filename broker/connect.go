@@ -21,7 +21,7 @@ func (c *conn) connect(t *turn, f packet.Frame) error {
 	if p.ClientID == "" { // [MQTT-3.1.3-6]
 		p.ClientID = "auto-" + rand.Text()
 	}
-	s, present, err := c.b.open(t, p.ClientID, p.CleanSession)
+	s, present, err := c.b.open(t, c, p.ClientID, p.CleanSession)
 	if err != nil {
 		return c.refuse(t, packet.RefusedUnavailable, err)
 	}

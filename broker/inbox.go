@@ -39,15 +39,11 @@ func (b *Broker) OpenInbox(ctx context.Context, name string, o mqtt.InboxOptions
 	}
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)
-	s, err := b.openInbox(t, name)
-	if err != nil {
-		return nil, err
-	}
+	s := b.openInbox(name)
 	in := &inbox{s: s, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := b.resubscribe(t, s, subs); err != nil {
 		return nil, err
 	}
-	s.detachAny(t)
 	s.attach(t, in, o.MaxInflight)
 	return in, nil
 }
@@ -94,6 +90,11 @@ func (in *inbox) next() (mqtt.Delivery, bool) {
 }
 
 func (in *inbox) Ack(seq uint64) {
+	select {
+	case <-in.done:
+		return // the message comes again
+	default:
+	}
 	t := in.s.b.newTurn(in.done)
 	in.s.ackSeq(t, seq)
 	in.s.b.endTurn(t)
@@ -138,5 +139,3 @@ func (in *inbox) flush(*turn) {
 }
 
 func (in *inbox) end(error) { in.ended.Do(func() { close(in.done) }) }
-
-func (in *inbox) gone() <-chan struct{} { return in.done }

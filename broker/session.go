@@ -22,6 +22,8 @@ type session struct {
 	inbox bool   // its consumer is inside the process
 	queue uint32 // number in the store; 0: the session ends with its connection
 
+	user *conn // who has it, from CONNECT to the end; guarded by Broker.mu
+
 	dropped atomic.Uint64 // messages that a bound has cost it
 	owed    atomic.Int64  // messages it has not acknowledged, if durable
 
@@ -62,30 +64,24 @@ type session struct {
 
 func (s *session) durable() bool { return s.queue != 0 }
 
-// attach gives the session a consumer, and begins to send what it is owed.
+// attach gives the session a consumer, and begins to send what it is owed. An
+// inbox may still have another one, which loses it.
 func (s *session) attach(t *turn, link consumer, limit int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.link != nil {
+		s.link.end(errTakenOver)
+		s.detachLocked(t)
+	}
 	s.link, s.limit = link, limit
 	t.fill = append(t.fill, s)
 }
 
-// detach takes the consumer away, if it still has it. It reports whether it had.
-func (s *session) detach(t *turn, link consumer) bool {
+// detach takes the consumer away, if the session still has it.
+func (s *session) detach(t *turn, link consumer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.link != link {
-		return false
-	}
-	s.detachLocked(t)
-	return true
-}
-
-// detachAny takes away whatever consumer there is.
-func (s *session) detachAny(t *turn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.link != nil {
+	if s.link == link {
 		s.detachLocked(t)
 	}
 }

@@ -22,18 +22,16 @@ var errDamaged = errors.New("it is damaged")
 func inboxKey(name string) string { return "\x00" + name }
 
 // open returns the session for a client that connects, and whether the client
-// had left it behind (MQTT 3.1.1, section 3.1.2.4).
-func (b *Broker) open(t *turn, id string, clean bool) (s *session, present bool, err error) {
-	s, err = b.takeOver(t, id)
-	if err != nil {
+// had left it behind (MQTT 3.1.1, section 3.1.2.4). The session belongs to c until
+// detach.
+func (b *Broker) open(t *turn, c *conn, id string, clean bool) (s *session, present bool, err error) {
+	if err := b.lockFree(t, id); err != nil {
 		return nil, false, err
 	}
-	b.mu.Lock()
 	defer b.mu.Unlock()
-	if old := b.sessions[id]; old != nil && s == old && !clean {
+	if old := b.sessions[id]; old != nil && !clean {
+		old.user = c
 		return old, true, nil
-	} else if old != nil && old != s {
-		return nil, false, errTakenOver // somebody was quicker
 	} else if old != nil {
 		b.forget(t, old)
 	}
@@ -41,54 +39,45 @@ func (b *Broker) open(t *turn, id string, clean bool) (s *session, present bool,
 		return nil, false, errTooMany
 	}
 	s = b.newSession(id, !clean)
+	s.user = c
 	if !clean {
 		s.save(t.now+lazy, nil)
 	}
 	return s, false, nil
 }
 
-// takeOver makes whoever uses the session go, and returns the session if it
-// outlives that [MQTT-3.1.4-2].
-func (b *Broker) takeOver(t *turn, id string) (*session, error) {
-	b.mu.Lock()
-	s := b.sessions[id]
-	b.mu.Unlock()
-	if s == nil {
-		return nil, nil
+// lockFree locks mu once nobody uses the session of id. Whoever does is made to
+// go first, and has ended when lockFree returns [MQTT-3.1.4-2]: what the two
+// clients do to the session never mixes.
+func (b *Broker) lockFree(t *turn, id string) error {
+	for {
+		b.mu.Lock()
+		s := b.sessions[id]
+		if s == nil || s.user == nil {
+			return nil
+		}
+		user := s.user
+		b.mu.Unlock()
+		user.end(errTakenOver)
+		t.end()
+		select {
+		case <-user.left:
+			t.begin()
+		case <-t.done:
+			return mqtt.ErrClosed
+		}
 	}
-	s.mu.Lock()
-	link := s.link
-	s.mu.Unlock()
-	if link == nil {
-		return s, nil
-	}
-	link.end(errTakenOver)
-	t.end()
-	select {
-	case <-link.gone():
-	case <-t.done:
-		return nil, mqtt.ErrClosed
-	}
-	t.begin()
-	if !s.durable() {
-		return nil, nil
-	}
-	return s, nil
 }
 
 // openInbox returns the session of an inbox.
-func (b *Broker) openInbox(t *turn, name string) (*session, error) {
-	key := inboxKey(name)
-	s, err := b.takeOver(t, key)
-	if err != nil {
-		return nil, err
-	}
+func (b *Broker) openInbox(name string) *session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s = b.sessions[key]; s == nil {
-		s = b.newSession(key, true)
+	key := inboxKey(name)
+	if s := b.sessions[key]; s != nil {
+		return s
 	}
-	return s, nil
+	return b.newSession(key, true)
 }
 
 // newSession makes a session. The caller holds mu.
@@ -111,13 +100,12 @@ func (s *session) begin(from uint64) {
 
 // detach takes a connection off its session, which ends with it if it is not
 // durable.
-func (b *Broker) detach(t *turn, s *session, link consumer) {
-	if !s.detach(t, link) || s.durable() {
-		return
-	}
+func (b *Broker) detach(t *turn, s *session, c *conn) {
+	s.detach(t, c)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.sessions[s.id] == s {
+	s.user = nil
+	if !s.durable() {
 		b.forget(t, s)
 	}
 }
@@ -144,6 +132,7 @@ func (b *Broker) restore() error {
 	}
 	for _, q := range b.commit.store.Queues() {
 		b.nextQueue = max(b.nextQueue, q.ID)
+		b.commit.notBefore(q.Acked)
 		if s := b.queues[q.ID]; s != nil {
 			s.restore(q)
 		}
@@ -160,6 +149,7 @@ func (b *Broker) restoreSession(key string, row []byte) error {
 	}
 	s := &session{b: b, id: key, inbox: key[0] == 0, queue: binary.BigEndian.Uint32(row[1:])}
 	s.begin(binary.BigEndian.Uint64(row[5:]))
+	b.commit.notBefore(s.from)
 	subs, err := parseSubs(row[13:])
 	if err != nil {
 		return err

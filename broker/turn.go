@@ -34,9 +34,6 @@ type consumer interface {
 
 	// end makes the consumer go because of why. It does not wait for that.
 	end(why error)
-
-	// gone is closed when nothing of the consumer runs any more.
-	gone() <-chan struct{}
 }
 
 // begin starts the next turn.
