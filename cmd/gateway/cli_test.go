@@ -56,6 +56,7 @@ func commandNames() []string {
 }
 
 func TestHelp(t *testing.T) {
+	t.Setenv("COLUMNS", "80")
 	code, out, errOut := call(t, "--help")
 	if code != exitDone || errOut != "" {
 		t.Errorf("--help ends with %d and says %q", code, errOut)

@@ -62,7 +62,7 @@ func (n numbers) String() string {
 	if n.Down {
 		state = "DOWN"
 	}
-	return fmt.Sprintf("%4.1f °C  %2.0f %%   sent %5d   uplink %s   queued %5d   arrived %5d", n.Temperature, n.Humidity, n.Sent, state, n.Queued, n.Arrived)
+	return fmt.Sprintf("%4.1f °C  %2.0f %%  sent %4d  uplink %s  queued %4d  arrived %4d", n.Temperature, n.Humidity, n.Sent, state, n.Queued, n.Arrived)
 }
 
 // liveView keeps the numbers on the last line of a terminal.
@@ -73,8 +73,8 @@ const clearLine = "\r\x1b[K"
 func (v *liveView) say(text string) { fmt.Fprintf(v.w, clearLine+"-- %s\n", text) }
 
 func (v *liveView) show(n numbers) {
-	const width = 20
-	full := min(width, int(n.Queued+width-1)/width)
+	const width = 12 // all in all less than 80 columns
+	full := min(width, int(n.Queued+29)/30)
 	fmt.Fprintf(v.w, clearLine+"   %s  %s", n, strings.Repeat("█", full)+strings.Repeat("░", width-full))
 }
 

@@ -89,17 +89,26 @@ func (c *SubCmd) receive(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// A broker that kept the session sends what it queued, in any amount, before
+	// it answers the SUBSCRIBE: so that answer is awaited while printing.
+	subscribed := make(chan error, 1)
+	go func() {
+		subscribed <- c.subscribe(ctx, conn)
+		close(subscribed)
+	}()
 	p := &printer{out: bufio.NewWriter(out), verbose: c.Verbose, conn: conn}
-	err = c.subscribe(ctx, conn)
-	if err == nil {
-		err = p.print(ctx, messages, c.Count)
-	}
+	err = p.print(ctx, messages, subscribed, c.Count)
 	close(ended)
-	if err != nil {
-		conn.Close()
-		return err
+	if err == nil {
+		err = <-subscribed // nil too if print had it
 	}
-	return conn.Disconnect()
+	if err == nil {
+		return conn.Disconnect()
+	}
+	conn.Close()
+	for range subscribed { // until the goroutine has ended
+	}
+	return err
 }
 
 func (c *SubCmd) subscribe(ctx context.Context, conn *client.Conn) error {
@@ -127,12 +136,19 @@ type printer struct {
 	written []client.Message // in out, not acknowledged
 }
 
-// print writes up to count messages; 0 means all. It returns when ctx is done.
-func (p *printer) print(ctx context.Context, messages <-chan client.Message, count uint) error {
-	for n := uint(1); ; n++ {
+// print writes up to count messages; 0 means all. It returns when ctx is done, the
+// subscription failed or the connection is lost.
+func (p *printer) print(ctx context.Context, messages <-chan client.Message, subscribed <-chan error, count uint) error {
+	for n := uint(0); ; {
 		select {
 		case m := <-messages:
 			p.write(m)
+			n++
+		case err := <-subscribed:
+			if err != nil {
+				return err
+			}
+			subscribed = nil // it is closed now, and would be ready for ever
 		case <-ctx.Done():
 			return p.flush()
 		case <-p.conn.Done():
@@ -141,7 +157,7 @@ func (p *printer) print(ctx context.Context, messages <-chan client.Message, cou
 			}
 			return errors.Join(p.flush(), lost(ctx, p.conn))
 		}
-		if n == count {
+		if n == count && count > 0 {
 			return p.flush()
 		}
 		if len(messages) == 0 {
