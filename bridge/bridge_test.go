@@ -230,6 +230,22 @@ func TestOnlyAnAcknowledgementResetsTheBackOff(t *testing.T) {
 	}
 }
 
+func TestAConnectionThatStoodIdleResetsTheBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, testConfig(), newLocal(), piped(t, func(_ int, _ string, u upstream) {
+			u.accept(packets.Accepted)
+			time.Sleep(35 * time.Second) // virtual
+		})).start()
+		time.Sleep(2 * time.Hour) // virtual
+		s := r.Status()
+		r.end()
+		time.Sleep(time.Minute) // the script's
+		if s.Connects < 190 {   // of 7200s / (35s and a second or two)
+			t.Errorf("only %d connections in two hours", s.Connects)
+		}
+	})
+}
+
 func TestStopIsQuickInEveryState(t *testing.T) {
 	idle := func(u upstream) { u.accept(packets.Accepted); u.publish() }
 	for name, c := range map[string]struct {
@@ -251,6 +267,10 @@ func TestStopIsQuickInEveryState(t *testing.T) {
 		},
 		"idle": {
 			piped(t, func(_ int, _ string, u upstream) { idle(u) }), 0, 0, Up,
+		},
+		"idle, and the server does not read": {
+			piped(t, func(_ int, _ string, u upstream) { u.accept(packets.Accepted); time.Sleep(time.Minute) }),
+			0, closeTimeout / 2, Up,
 		},
 		"the server owes": {
 			piped(t, func(_ int, _ string, u upstream) { u.accept(packets.Accepted); u.publish(); u.publish(); u.publish() }),

@@ -24,7 +24,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		"protocol":           {func(u upstream) { u.accept(1) }, `refuses MQTT 3.1.1`},
 		"unknown code":       {func(u upstream) { u.accept(77) }, `one:1883 does not answer CONNECT with MQTT 3.1.1`},
 		"closes":             {func(u upstream) { u.read() }, `one:1883 closes the connection instead of answering CONNECT: is this an MQTT port without TLS`},
-		"not MQTT":           {func(u upstream) { u.read(); _, _ = u.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }, `PRINTME`},
+		"not MQTT":           {func(u upstream) { u.read(); _, _ = u.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }, `is this an MQTT port`},
 		"another packet":     {func(u upstream) { u.read(); _ = packets.NewControlPacket(packets.Pingresp).Write(u) }, `does not answer CONNECT with MQTT 3.1.1: is this an MQTT port`},
 		"no answer":          {func(u upstream) { u.read(); u.read() }, `takes the connection but does not answer CONNECT within 10s`},
 		"does not even read": {func(u upstream) { time.Sleep(time.Minute) }, `takes the connection but does not answer CONNECT within 10s`},

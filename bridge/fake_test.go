@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -345,6 +346,14 @@ func readings(n int) []mqtt.Message {
 	messages := make([]mqtt.Message, n)
 	for i := range messages {
 		messages[i] = mqtt.Message{Topic: "sensor/a", Payload: []byte{byte('a' + i%26)}, QoS: mqtt.AtLeastOnce}
+	}
+	return messages
+}
+
+func numbered(n int) []mqtt.Message {
+	messages := make([]mqtt.Message, n)
+	for i := range messages {
+		messages[i] = mqtt.Message{Topic: "sensor/n", Payload: []byte(strconv.Itoa(i)), QoS: mqtt.AtLeastOnce}
 	}
 	return messages
 }

@@ -20,7 +20,6 @@ import (
 	"tidegate/internal/leak"
 	"tidegate/internal/proxy"
 	"tidegate/internal/units"
-	"tidegate/mqtt"
 )
 
 // subscriberInflight is how many messages mosquitto has under way to its own
@@ -152,14 +151,6 @@ func (m *mosquitto) subscribe(topic string) *subscriber {
 		_ = s.process.Wait()
 	})
 	return s
-}
-
-func numbered(n int) []mqtt.Message {
-	messages := make([]mqtt.Message, n)
-	for i := range messages {
-		messages[i] = mqtt.Message{Topic: "sensor/n", Payload: []byte(strconv.Itoa(i)), QoS: mqtt.AtLeastOnce}
-	}
-	return messages
 }
 
 // arrivals counts what a subscriber gets of numbered messages.

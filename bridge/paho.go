@@ -35,7 +35,7 @@ const (
 type pahoClient struct {
 	clientID, username, password string
 	keepalive, stallTimeout      time.Duration
-	dial                         func(ctx context.Context, network, address string) (net.Conn, error)
+	dial                         dialFunc
 }
 
 // pahoLink is a link: a client and, under it, a connection that is ours.

@@ -126,10 +126,16 @@ func (u *uplink) address(d mqtt.Delivery) (string, mqtt.QoS, error) {
 	if err := mqtt.ValidName(topic); err != nil {
 		return "", 0, err
 	}
-	if size := 2 + len(topic) + 2 + len(d.Payload); size > maxRemaining {
-		return "", 0, fmt.Errorf("%w: %d bytes are more than the %d of MQTT", mqtt.ErrTooLarge, size, maxRemaining)
+	return topic, qos, checkSize(topic, len(d.Payload))
+}
+
+// checkSize reports why no PUBLISH can hold payload bytes for topic, or nil.
+func checkSize(topic string, payload int) error {
+	const lengthAndIdentifier = 2 + 2
+	if size := lengthAndIdentifier + len(topic) + payload; size > maxRemaining {
+		return fmt.Errorf("%w: %d bytes are more than the %d of MQTT", mqtt.ErrTooLarge, size, maxRemaining)
 	}
-	return topic, qos, nil
+	return nil
 }
 
 // drop acknowledges d, which would block the queue for ever, counts it, and says
@@ -148,7 +154,7 @@ func (u *uplink) drop(d mqtt.Delivery, why error) {
 		return
 	}
 	u.warned[filter] = true
-	u.log.Warn("bridge drops messages that it cannot carry: check strip and prefix of the rule",
+	u.log.Warn("bridge drops messages that it cannot carry: check topics, strip and prefix of its rules",
 		"topic", d.Topic, "filter", filter, "error", why)
 }
 

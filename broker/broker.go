@@ -125,7 +125,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	var committing, accepting sync.WaitGroup
 	committing.Go(func() { b.commit.run(commitCtx, &turn{b: b}) })
 	for _, ln := range b.listeners {
-		accepting.Go(func() { b.accept(ln) })
+		accepting.Go(func() { b.accept(ctx, ln) })
 	}
 	<-ctx.Done()
 	b.closeListeners()
@@ -145,7 +145,7 @@ func (b *Broker) closeListeners() {
 }
 
 // accept serves what connects to ln until ln is closed.
-func (b *Broker) accept(ln net.Listener) {
+func (b *Broker) accept(ctx context.Context, ln net.Listener) {
 	for {
 		nc, err := ln.Accept()
 		switch {
@@ -153,7 +153,10 @@ func (b *Broker) accept(ln net.Listener) {
 			return
 		case err != nil: // out of descriptors, most likely: others have to go first
 			b.log.Error("cannot accept a connection", "listener", ln.Addr().String(), "error", err)
-			time.Sleep(100 * time.Millisecond)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
 		default:
 			b.admit(nc)
 		}

@@ -123,7 +123,7 @@ func (s *Store) account(b *Batch, took time.Duration, err error) {
 func (s *Store) commitJournal(b *Batch) error {
 	t, txid := s.tail, 0
 	err := guard(t.file.path, func() error {
-		return t.file.db.Update(func(tx *bolt.Tx) error {
+		return update(t.file.db, func(tx *bolt.Tx) error {
 			txid = tx.ID()
 			return errors.Join(s.putRecords(tx, &t, b.Records), putQueues(tx, b.Queues), putMarks(tx, b.Marks))
 		})

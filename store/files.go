@@ -111,6 +111,25 @@ func (f *boltFile) close() error {
 	return nil
 }
 
+// abandon closes the descriptor, and so gives up the lock, but leaves the memory
+// map to whoever still reads: after a panic bbolt's own Close may wait for ever.
+func (f *boltFile) abandon() { _ = f.file.Close() }
+
+// update is bolt.DB.Update but for a panic in fn or in the commit: bbolt would
+// then collect the free pages anew, in a goroutine where the next panic or fault
+// ends the process. After a panic db must not be written to again.
+func update(db *bolt.DB, fn func(*bolt.Tx) error) error {
+	tx, err := db.Begin(true)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // does nothing after Commit
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
 // createFile makes a file that is either complete at path or not there: it is
 // filled beside it, synced and renamed. The caller syncs the directory. What was
 // at path before is replaced.
@@ -124,7 +143,7 @@ func createFile(path string, o bolt.Options, fill func(*bolt.Tx) error) (*boltFi
 		if err := f.open(tmp, o, os.O_CREATE|os.O_EXCL); err != nil {
 			return err
 		}
-		return f.db.Update(func(tx *bolt.Tx) error { return errors.Join(putFormat(tx), fill(tx)) })
+		return update(f.db, func(tx *bolt.Tx) error { return errors.Join(putFormat(tx), fill(tx)) })
 	})
 	if err == nil {
 		err = os.Rename(tmp, path)

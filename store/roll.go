@@ -80,7 +80,7 @@ func (s *Store) seal() error {
 	t := &s.tail
 	txid := 0
 	err := guard(t.file.path, func() error {
-		return t.file.db.Update(func(tx *bolt.Tx) error {
+		return update(t.file.db, func(tx *bolt.Tx) error {
 			txid = tx.ID()
 			b, err := tx.CreateBucketIfNotExists([]byte(summaryBucket))
 			if err != nil {
@@ -166,13 +166,17 @@ func (s *Store) install(next tail) {
 	}
 	s.segments = append(s.segments, next.segment)
 	s.mu.Unlock()
-	if old.file == nil {
-		return
-	}
-	if old.broken {
-		s.pool.leak(old.segment)
-	} else {
-		s.pool.release(old.segment)
+	s.letGo(&old)
+}
+
+// letGo ends the writer's hold on the segment of t.
+func (s *Store) letGo(t *tail) {
+	switch {
+	case t.file == nil:
+	case t.broken:
+		s.pool.abandon(t.segment)
+	default:
+		s.pool.release(t.segment)
 	}
 }
 

@@ -140,11 +140,11 @@ func (p *pool) drop(s *segment) {
 	}
 }
 
-// leak takes s out of the pool without closing it: after a panic bbolt may wait
-// for ever on a lock of its own.
-func (p *pool) leak(s *segment) {
+// abandon takes s out of the pool without waiting for its holders.
+func (p *pool) abandon(s *segment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.handle.abandon()
 	delete(p.open, s)
 }
 

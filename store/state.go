@@ -30,10 +30,14 @@ func (s *Store) openState() error {
 	return err
 }
 
-// commitRows makes rows durable in one transaction.
+// commitRows makes rows durable in one transaction. If state.db turns out to be
+// damaged, it refuses them until the store is opened again, which sets it aside.
 func (s *Store) commitRows(rows []Row) error {
+	if s.broken {
+		return &CorruptError{Path: s.state.path, Err: errors.New("it was found damaged while writing; restart to set it aside and go on")}
+	}
 	err := guard(s.state.path, func() error {
-		return s.state.db.Update(func(tx *bolt.Tx) error {
+		return update(s.state.db, func(tx *bolt.Tx) error {
 			for _, r := range rows {
 				b, err := tx.CreateBucketIfNotExists([]byte(r.Table))
 				if err != nil {
@@ -47,6 +51,7 @@ func (s *Store) commitRows(rows []Row) error {
 		})
 	})
 	if err != nil {
+		s.broken = isCorrupt(err)
 		return fmt.Errorf("commit to %q: %w", s.state.path, err)
 	}
 	return nil

@@ -49,6 +49,7 @@ type Store struct {
 	// commit is held by whoever writes.
 	commit  sync.Mutex
 	state   *boltFile
+	broken  bool // bbolt panicked while writing state.db
 	tail    tail
 	scratch []byte // where the values of a batch are put together
 	unnamed bool   // the journal directory has changes that are not synced
@@ -138,11 +139,13 @@ func (s *Store) Close() error {
 	if done {
 		return nil
 	}
-	if s.tail.file != nil && !s.tail.broken {
-		s.pool.release(s.tail.segment)
-	}
+	s.letGo(&s.tail)
 	s.pool.close()
 	if s.state == nil {
+		return nil
+	}
+	if s.broken {
+		s.state.abandon()
 		return nil
 	}
 	if err := s.state.close(); err != nil {

@@ -61,6 +61,9 @@ func (c *PubCmd) Run(ctx context.Context, std stdio) error {
 	}
 	if err := send(ctx, conn, std.In); err != nil {
 		conn.Close()
+		if ctx.Err() != nil { // and all else follows from it
+			return context.Cause(ctx)
+		}
 		return err
 	}
 	return conn.Disconnect()
@@ -126,7 +129,7 @@ func (c *PubCmd) publishLines(ctx context.Context, conn *client.Conn, in io.Read
 	for {
 		select {
 		case <-conn.Done():
-			return lost(ctx, conn)
+			return conn.Err()
 		case err := <-failed:
 			return err
 		case line, more := <-lines:
@@ -184,15 +187,4 @@ func firstOf(err error, failed <-chan error) error {
 	default:
 		return err
 	}
-}
-
-// lost says why conn ended: because the user wanted it, or by itself.
-func lost(ctx context.Context, conn *client.Conn) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := conn.Err(); !errors.Is(err, mqtt.ErrClosed) {
-		return err
-	}
-	return nil
 }

@@ -155,7 +155,7 @@ func (p *printer) print(ctx context.Context, messages <-chan client.Message, sub
 			for len(messages) > 0 { // nothing more comes
 				p.write(<-messages)
 			}
-			return errors.Join(p.flush(), lost(ctx, p.conn))
+			return errors.Join(p.flush(), p.conn.Err())
 		}
 		if n == count && count > 0 {
 			return p.flush()
