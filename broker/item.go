@@ -31,7 +31,7 @@ type item struct {
 	seq    uint64  // its place in the journal's order; 0: the session is not durable
 	id     uint16  // packet identifier; 0: chosen when it is sent
 	qos    mqtt.QoS
-	retain bool // sent because of a new subscription (section 3.3.1.3)
+	retain bool // sent because of a new subscription (section 3.3.1.3); to an inbox: as published
 	known  bool // already released by the consumer: QoS 2 goes on with PUBREL
 }
 

@@ -89,7 +89,7 @@ func (b *Broker) owe(t *turn, p *publication, m *matches, kept body, wanted mqtt
 		if q == mqtt.AtMostOnce {
 			continue
 		}
-		it := item{body: kept, qos: q}
+		it := item{body: kept, qos: q, retain: p.retain && to.s.inbox}
 		if rec.must || held && !to.s.inbox {
 			it.gate = rec
 		}

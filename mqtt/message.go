@@ -78,7 +78,8 @@ type Subscription struct {
 	QoS    QoS
 }
 
-// Delivery is a message handed out by an [Inbox].
+// Delivery is a message handed out by an [Inbox], with Retain as it was
+// published.
 type Delivery struct {
 	Seq uint64 // names the delivery in Ack; rises with each message
 	Message

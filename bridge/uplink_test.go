@@ -1,0 +1,149 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tidegate/mqtt"
+)
+
+// fakeLink acknowledges everything at once, and may be lost at that moment.
+type fakeLink struct {
+	ctx  context.Context
+	lose context.CancelCauseFunc
+	loss error // comes with each receipt; nil: none
+}
+
+func newFakeLink(loss error) *fakeLink {
+	l := &fakeLink{loss: loss}
+	l.ctx, l.lose = context.WithCancelCause(context.Background())
+	return l
+}
+
+func (l *fakeLink) publish(string, mqtt.QoS, bool, []byte) receipt {
+	if l.loss != nil {
+		l.lose(l.loss)
+	}
+	return doneReceipt{}
+}
+
+func (l *fakeLink) alive() context.Context { return l.ctx }
+func (l *fakeLink) abort(cause error)      { l.lose(cause) }
+func (l *fakeLink) close()                 {}
+
+type doneReceipt struct{ err error }
+
+func (r doneReceipt) Done() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}
+
+func (r doneReceipt) Error() error { return r.err }
+
+func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
+	t.Helper()
+	cfg := testConfig()
+	cfg.SetDefaults()
+	inbox, err := local.OpenInbox(t.Context(), "bridge/cloud", mqtt.InboxOptions{MaxInflight: cfg.MaxInflight})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &uplink{cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}}
+}
+
+func TestAReceiptOfALostLinkDoesNotCount(t *testing.T) {
+	for range 100 { // select draws among what is ready
+		local, loss := newLocal(readings(3)...), errors.New("unplugged")
+		u := newUplink(t, local, newFakeLink(loss))
+		if err := u.run(t.Context()); !errors.Is(err, loss) {
+			t.Fatalf("run returns %v, want the loss", err)
+		}
+		if n := local.left(); n != 3 {
+			t.Fatalf("%d of 3 messages are left", n)
+		}
+	}
+}
+
+func TestAFailedReceiptEndsTheLink(t *testing.T) {
+	local, l := newLocal(readings(1)...), newFakeLink(nil)
+	u, failure := newUplink(t, local, l), errors.New("no message IDs available")
+	if u.await(owed{doneReceipt{failure}, 1}, nil) || local.left() != 1 {
+		t.Error("a message that was not sent is acknowledged")
+	}
+	if !errors.Is(context.Cause(l.ctx), failure) {
+		t.Errorf("the link ended with %v", context.Cause(l.ctx))
+	}
+}
+
+func TestSendDoesNotHangBehindALostLink(t *testing.T) {
+	local := newLocal(readings(1)...)
+	u := newUplink(t, local, newFakeLink(errors.New("unplugged")))
+	d, err := u.inbox.Recv(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.forward(d, make(chan owed)) // nobody confirms any more
+}
+
+func TestMessagesThatCanNeverGo(t *testing.T) {
+	cfg := testConfig()
+	u := &uplink{cfg: &cfg}
+	for name, c := range map[string]struct {
+		d    mqtt.Message
+		want error
+	}{
+		"lawful":   {mqtt.Message{Topic: "sensor/a"}, nil},
+		"no rule":  {mqtt.Message{Topic: "other"}, errUnmatched},
+		"too long": {mqtt.Message{Topic: "sensor/" + string(make([]byte, 65535))}, mqtt.ErrInvalidTopic},
+	} {
+		if _, _, err := u.address(mqtt.Delivery{Message: c.d}); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+func TestTheLargestMessage(t *testing.T) {
+	const largest = maxRemaining - 2 - len("sensor/a") - 2
+	if err := checkSize("sensor/a", largest); err != nil {
+		t.Error(err)
+	}
+	if err := checkSize("sensor/a", largest+1); !errors.Is(err, mqtt.ErrTooLarge) {
+		t.Errorf("one byte more: %v", err)
+	}
+}
+
+// The watch begins with arm, although paho may read already.
+func TestTheWatchCoversAReadUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer there.Close()
+		w := newWire(here, 45*time.Second)
+		read := make(chan error, 1)
+		go func() {
+			_, err := w.Read(make([]byte, 1))
+			read <- err
+		}()
+		synctest.Wait()
+		w.arm()
+		begin := time.Now()
+		<-w.alive.Done()
+		if d := time.Since(begin); d != 45*time.Second || !isTimeout(context.Cause(w.alive)) {
+			t.Errorf("lost after %v with %v", d, context.Cause(w.alive))
+		}
+		synctest.Wait()
+		select {
+		case err := <-read:
+			t.Errorf("paho heard of it before the link was closed: %v", err)
+		default:
+		}
+		w.release()
+		if err := <-read; err == nil {
+			t.Error("paho never hears of it")
+		}
+	})
+}
