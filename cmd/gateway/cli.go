@@ -78,7 +78,7 @@ func dispatch(ctx context.Context, args []string, std stdio) error {
 	helped := false
 	parser, err := kong.New(new(commands),
 		kong.Name(program),
-		kong.Description("An edge gateway: MQTT broker, store-and-forward, serial adapters, cloud bridge."),
+		kong.Description("An edge gateway: MQTT broker, store-and-forward, serial adapters, cloud bridge.\n\nExit codes: 0 done, 1 failed while running, 2 wrong usage or configuration."),
 		kong.Writers(std.Out, std.Err),
 		kong.Exit(func(int) { helped = true }), // kong calls it after --help only, and goes on
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 96}),

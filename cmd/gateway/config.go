@@ -121,7 +121,7 @@ func Load(path string) (*Config, error) {
 	if path == "" {
 		return Default(), nil
 	}
-	c, l := new(Config), &loader{places: map[string]place{}}
+	c, l := new(Config), newLoader()
 	files, err := configFiles(path)
 	if err != nil {
 		return nil, Errors{{File: path, Text: err.Error()}}
@@ -136,8 +136,7 @@ func Load(path string) (*Config, error) {
 		l.decode(file, contents, reflect.ValueOf(c).Elem())
 	}
 	if !l.broken { // else every section after the break would seem to be missing
-		c.SetDefaults()
-		l.problems(c.Check())
+		l.complete(c)
 		l.readSecrets(c)
 	}
 	if len(l.errs) > 0 {

@@ -29,6 +29,7 @@ import (
 type loader struct {
 	files  []string         // in the order they were read
 	places map[string]place // where the value of a path, or its key, stands
+	zeros  map[string]bool  // paths of numbers that were given as 0
 	faulty []string         // paths that have an error already
 	errs   Errors
 	broken bool // a file is no YAML, so the rest of it is unknown
@@ -41,6 +42,10 @@ var (
 	textType  = reflect.TypeFor[encoding.TextUnmarshaler]()
 	entryType = reflect.TypeFor[adapters.Entry]()
 )
+
+func newLoader() *loader {
+	return &loader{places: map[string]place{}, zeros: map[string]bool{}}
+}
 
 // decode reads the file called name with the given contents into v, which must
 // be a struct.
@@ -166,7 +171,7 @@ func (l *loader) resolve(path string, n ast.Node) ast.Node {
 	switch n := n.(type) {
 	case *ast.AnchorNode:
 		l.anchors[n.Name.String()] = n.Value
-		return n.Value
+		return l.resolve(path, n.Value)
 	case *ast.AliasNode:
 		target, ok := l.anchors[n.Value.String()]
 		if !ok {
@@ -177,7 +182,7 @@ func (l *loader) resolve(path string, n ast.Node) ast.Node {
 			l.fail(path, n, "alias *%s stands for another alias: name the anchor itself", n.Value)
 			return nil
 		}
-		return target
+		return l.resolve(path, target)
 	case *ast.TagNode:
 		l.fail(path, n, "tags such as %s are not used here: remove it", n.Start.Value)
 		return nil
@@ -316,7 +321,9 @@ func (l *loader) scalar(path string, n ast.Node, v reflect.Value) {
 	}
 	if err := s.set(v); err != nil {
 		l.fail(path, n, "%s", err)
+		return
 	}
+	l.zeros[path] = isNumber(v) && v.IsZero() // false if a later file says so
 }
 
 // mismatch notes that n has another shape than t.
@@ -381,6 +388,26 @@ func keyName(n ast.MapKeyNode) (string, bool) {
 	}
 	s, ok := scalarOf(n)
 	return s.text, ok
+}
+
+// complete fills in the defaults of c and notes what is wrong with the whole.
+func (l *loader) complete(c *Config) {
+	c.SetDefaults()
+	l.checkZeros(c)
+	l.problems(c.Check())
+}
+
+// checkZeros notes each 0 that the defaults replaced: whoever wrote it wanted
+// something else, such as no limit.
+func (l *loader) checkZeros(c *Config) {
+	sections("", reflect.ValueOf(c), func(path string, section reflect.Value) {
+		for _, k := range keysOf(section.Type()) {
+			at, v := join(path, k.name), reflect.Indirect(section.FieldByIndex(k.index))
+			if l.zeros[at] && !v.IsZero() {
+				l.failAt(at, l.placeOf(at), "0 is not possible: leave the key out for the default, %v", v)
+			}
+		}
+	})
 }
 
 // problems notes the mistakes that the sections found in their values, except

@@ -11,11 +11,10 @@ import (
 
 // decodeText is [Load] of one file without reading any other.
 func decodeText(text []byte) (*Config, Errors) {
-	c, l := new(Config), &loader{places: map[string]place{}}
+	c, l := new(Config), newLoader()
 	l.decode("c.yaml", text, reflect.ValueOf(c).Elem())
 	if !l.broken {
-		c.SetDefaults()
-		l.problems(c.Check())
+		l.complete(c)
 	}
 	return c, l.errs.sorted(l.files)
 }

@@ -110,12 +110,14 @@ func (s scalar) wrong(t reflect.Type) error {
 	if t.Kind() == reflect.Slice {
 		return fmt.Errorf("%q is a single value, want a list: write [%s]", s.text, s.text)
 	}
-	number := t.Kind() >= reflect.Int && t.Kind() <= reflect.Float64
-	if number && s.quoted && isNumeral(s.text) {
+	if isNumber(reflect.Zero(t)) && s.quoted && isNumeral(s.text) {
 		return fmt.Errorf("%q is text, want %s: remove the quotes", s.text, wanted(t))
 	}
 	return fmt.Errorf("%q is not %s", s.text, wanted(t))
 }
+
+// isNumber reports whether v is a number, sizes and durations included.
+func isNumber(v reflect.Value) bool { return v.CanInt() || v.CanUint() || v.CanFloat() }
 
 func isNumeral(s string) bool {
 	_, err := strconv.ParseFloat(s, 64)

@@ -176,6 +176,14 @@ var mistakes = []struct {
 		[]string{`c.yaml:1:23: store.online_delay: 1h is too long: publishers wait for it; give 1m or less`},
 	},
 	{
+		"a 0 that means something else than the default",
+		"broker: {limits: {max_connections: 0}}\nstore:\n  online_delay: 0\n",
+		[]string{
+			`c.yaml:1:36: broker.limits.max_connections: 0 is not possible: leave the key out for the default, 1000`,
+			`c.yaml:3:17: store.online_delay: 0 is not possible: leave the key out for the default, 1s`,
+		},
+	},
+	{
 		"a listener off loopback",
 		"broker:\n  listeners:\n    - address: tcp://0.0.0.0:1883\n",
 		[]string{`c.yaml:3:16: broker.listeners[0].address: "tcp://0.0.0.0:1883" is reachable from the network, but this version has no authentication: use 127.0.0.1 or [::1]`},

@@ -198,7 +198,7 @@ func TestHowSubEnds(t *testing.T) {
 	})
 	t.Run("with 27 when the time is over", func(t *testing.T) {
 		code, out, errOut := call(t, "sub", "-p", port, "-t", "a", "-W", "1")
-		if code != exitTimeout || out != "x\n" || errOut != "tidegate: 1 s are over\n" {
+		if code != exitTimeout || out != "x\n" || errOut != "tidegate: timed out after 1 s\n" {
 			t.Errorf("it ends with %d, says %q and prints %q", code, errOut, out)
 		}
 	})

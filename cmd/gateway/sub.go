@@ -44,7 +44,7 @@ func (c *SubCmd) Run(ctx context.Context, std stdio) error {
 	if err := c.check(); err != nil {
 		return &usageError{"sub", err}
 	}
-	timeout := &codeError{exitTimeout, fmt.Errorf("%d s are over", c.Wait)}
+	timeout := &codeError{exitTimeout, fmt.Errorf("timed out after %d s", c.Wait)}
 	if c.Wait > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(c.Wait)*time.Second, timeout)
