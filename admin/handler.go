@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"tidegate/broker"
@@ -21,9 +22,9 @@ var page string
 func (s *Server) handler() http.Handler {
 	routes := map[string]http.HandlerFunc{
 		"/":              servePage,
-		"/api/v1/status": s.serveStatus,
+		"/api/v1/status": s.fewAtOnce(s.serveStatus),
 		"/healthz":       serveHealth,
-		"/metrics":       s.serveMetrics,
+		"/metrics":       s.fewAtOnce(s.serveMetrics),
 		"/readyz":        s.serveReady,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +52,7 @@ func (s *Server) handler() http.Handler {
 func protect(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "+
-		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		"img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -107,6 +108,20 @@ func (s *Server) unready(b broker.Status) error {
 	return nil
 }
 
+// fewAtOnce bounds the memory and the time for documents, however many ask.
+func (s *Server) fewAtOnce(serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case s.documents <- struct{}{}:
+			defer func() { <-s.documents }()
+			serve(w, r)
+		default:
+			w.Header().Set("Retry-After", "1")
+			fail(w, http.StatusServiceUnavailable, "%d others are being answered: try again", maxDocuments)
+		}
+	}
+}
+
 func (s *Server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	answerJSON(w, http.StatusOK, s.Status())
 }
@@ -124,6 +139,7 @@ const plain = "text/plain; charset=utf-8"
 
 func answer(w http.ResponseWriter, contentType, text string) {
 	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	_, _ = io.WriteString(w, text)
 }
 

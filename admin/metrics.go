@@ -132,8 +132,10 @@ func writeSample(w io.Writer, name string, v float64) {
 
 // label writes one label with its value quoted as the format wants it.
 func label(name, value string) string {
-	return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
+	return name + `="` + escapes.Replace(value) + `"`
 }
+
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 func queued(s *Status) (sum float64) {
 	for i := range s.Sessions {

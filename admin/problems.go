@@ -4,7 +4,8 @@ import "fmt"
 
 // problems says in words what is wrong with the gateway that st describes, what
 // concerns everything first. It is the one place that decides what is worth
-// somebody's attention; counters that only ever rise are not, but for damage.
+// somebody's attention; counters that only ever rise are not, but for losses that
+// will go on until somebody does something.
 func problems(st *Status, unready error) []string {
 	list := []string{} // [] in JSON, not null
 	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
@@ -12,8 +13,12 @@ func problems(st *Status, unready error) []string {
 		add("not ready: %v", unready)
 	}
 	for i := range st.Bridges {
-		if b := &st.Bridges[i]; !b.Connected() {
+		b := &st.Bridges[i]
+		if !b.Connected() {
 			add("bridge %s: not connected for %s, messages waiting: %d%s", b.Name, b.StateAgeSeconds, b.Backlog, because(b.Error))
+		}
+		if b.Refused > 0 {
+			add("bridge %s: messages dropped since the start because they cannot be carried: %d; check strip and prefix of its rules", b.Name, b.Refused)
 		}
 	}
 	for i := range st.Adapters {

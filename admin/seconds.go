@@ -25,10 +25,10 @@ func sinceEver(t time.Time) *Seconds {
 
 // String writes s for people: its two largest units, as in 2d3h, 5m12s, 42s or 4ms.
 func (s Seconds) String() string {
-	if s < 1 {
+	if s < 0.9995 {
 		return fmt.Sprintf("%dms", int64(math.Round(float64(s)*1000)))
 	}
-	switch n := int64(s); {
+	switch n := int64(s + 0.0005); {
 	case n < 60:
 		return fmt.Sprintf("%ds", n)
 	case n < 3600:

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"tidegate/adapters"
@@ -24,8 +25,8 @@ type Status struct {
 	Ready    bool     `json:"ready"`    // as /readyz
 	Problems []string `json:"problems"` // what somebody has to look at, the most serious first
 
-	Broker   broker.Status          `json:"broker"`
-	Sessions []broker.SessionStatus `json:"sessions"`
+	Broker   broker.Status          `json:"broker"`   // whose Sessions is how many there are
+	Sessions []broker.SessionStatus `json:"sessions"` // the longest queue first, at most 1000
 	Bridges  []Bridge               `json:"bridges"`
 	Adapters []Adapter              `json:"adapters"`
 	Store    Store                  `json:"store"`
@@ -91,7 +92,7 @@ func (s *Server) Status() Status {
 		Name: s.src.Name, Version: s.src.Version,
 		Time: time.Now().UTC(), Started: s.src.Started.UTC(), UptimeSeconds: since(s.src.Started),
 		Broker:   s.src.Broker.Status(),
-		Sessions: s.src.Broker.Sessions(),
+		Sessions: longest(s.src.Broker.Sessions()),
 		Bridges:  make([]Bridge, 0, len(s.src.Bridges)),
 		Adapters: make([]Adapter, 0, len(s.src.Adapters)),
 	}
@@ -107,6 +108,15 @@ func (s *Server) Status() Status {
 	st.Ready = unready == nil
 	st.Problems = problems(&st, unready)
 	return st
+}
+
+// maxSessions bounds the document: its size is part of the memory limit.
+const maxSessions = 1000
+
+// longest returns those of list, which it changes, that have the longest queues.
+func longest(list []broker.SessionStatus) []broker.SessionStatus {
+	slices.SortStableFunc(list, func(x, y broker.SessionStatus) int { return cmp.Compare(y.Queued, x.Queued) })
+	return list[:min(len(list), maxSessions)]
 }
 
 func newBridge(b bridge.Status, backlog int64) Bridge {

@@ -30,11 +30,11 @@ const (
 func statusText(st *admin.Status) string {
 	var b strings.Builder
 	writeVerdict(&b, st.Problems)
-	fmt.Fprintf(&b, "\n%s, version %s, up %s, its clock: %s\n", shorten(st.Name, 30), shorten(st.Version, 20),
+	fmt.Fprintf(&b, "\n%s, version %s, up %s, its clock: %s\n", shorten(st.Name, 24), shorten(st.Version, 16),
 		st.UptimeSeconds, st.Time.UTC().Format("2006-01-02 15:04:05 UTC"))
 	writeBridges(&b, st.Bridges)
 	writeAdapters(&b, st.Adapters)
-	writeSessions(&b, st.Sessions)
+	writeSessions(&b, st)
 	writeBroker(&b, st)
 	return b.String()
 }
@@ -80,9 +80,8 @@ func writeAdapters(b *strings.Builder, adapters []admin.Adapter) {
 }
 
 // writeSessions lists those of clients; a bridge's is its queue, shown above.
-func writeSessions(b *strings.Builder, sessions []broker.SessionStatus) {
-	clients := slices.DeleteFunc(slices.Clone(sessions), func(s broker.SessionStatus) bool { return s.Inbox })
-	slices.SortStableFunc(clients, func(x, y broker.SessionStatus) int { return cmp.Compare(y.Queued, x.Queued) })
+func writeSessions(b *strings.Builder, st *admin.Status) {
+	clients := slices.DeleteFunc(slices.Clone(st.Sessions), func(s broker.SessionStatus) bool { return s.Inbox })
 	var rows [][]string
 	for _, s := range clients[:min(len(clients), maxClients)] {
 		state := "absent"
@@ -92,21 +91,21 @@ func writeSessions(b *strings.Builder, sessions []broker.SessionStatus) {
 		rows = append(rows, []string{shorten(s.ID, maxClient), state, count(s.Queued), count(s.OnDisk), count(s.Dropped)})
 	}
 	writeTable(b, []string{"CLIENT", "STATE", "QUEUED", "ON DISK", "DROPPED"}, rows)
-	if more := len(clients) - len(rows); more > 0 {
-		fmt.Fprintf(b, "and %d more clients: tidegate status -o json lists them all\n", more)
+	if more := len(clients) - len(rows) + max(0, st.Broker.Sessions-len(st.Sessions)); more > 0 {
+		fmt.Fprintf(b, "and %d more clients with shorter queues\n", more)
 	}
 }
 
 func writeBroker(b *strings.Builder, st *admin.Status) {
 	br, s := st.Broker, st.Store
-	fmt.Fprintf(b, "\nbroker  %s clients connected, %s retained messages\n", count(br.Connections), count(br.Retained))
+	fmt.Fprintf(b, "\nbroker  clients connected: %s, retained messages: %s\n", count(br.Connections), count(br.Retained))
 	fmt.Fprintf(b, "        messages: %s received, %s sent, %s dropped; connections refused: %s\n",
 		count(br.MessagesReceived), count(br.MessagesSent), count(br.MessagesDropped), count(br.ConnectionsRefused))
 	state := "writable"
 	if !s.Writable {
 		state = "NOT WRITABLE"
 	}
-	fmt.Fprintf(b, "store   %s; %s in %d files; %s commits, the last took %s\n",
+	fmt.Fprintf(b, "store   %s; %s, journal files: %d; commits: %s, the last took %s\n",
 		state, size(s.JournalBytes+s.StateBytes), s.Segments, count(s.Commits), s.LastCommitSeconds)
 }
 
