@@ -30,7 +30,6 @@ type tail struct {
 
 	sealed  bool // it has a summary and takes no more records
 	suspect bool // its file may show what was not committed, or is damaged
-	broken  bool // bbolt panicked in it while writing and must not be called again
 }
 
 // Commit makes b durable: first its rows of state.db, then the rest in one
@@ -122,11 +121,9 @@ func (s *Store) account(b *Batch, took time.Duration, err error) {
 // commitJournal writes the journal part of b and makes it visible.
 func (s *Store) commitJournal(b *Batch) error {
 	t, txid := s.tail, 0
-	err := guard(t.file.path, func() error {
-		return update(t.file.db, func(tx *bolt.Tx) error {
-			txid = tx.ID()
-			return errors.Join(s.putRecords(tx, &t, b.Records), putQueues(tx, b.Queues), putMarks(tx, b.Marks))
-		})
+	err := t.file.update(func(tx *bolt.Tx) error {
+		txid = tx.ID()
+		return errors.Join(s.putRecords(tx, &t, b.Records), putQueues(tx, b.Queues), putMarks(tx, b.Marks))
 	})
 	if err != nil {
 		s.doubt(err)
@@ -143,18 +140,11 @@ func (s *Store) commitJournal(b *Batch) error {
 // written and only the sync of it failed.
 func (s *Store) doubt(err error) {
 	t := &s.tail
-	t.broken = t.broken || isCorrupt(err)
-	t.suspect = t.suspect || t.broken
-	if t.suspect {
-		return
-	}
-	viewErr := guard(t.file.path, func() error {
-		return t.file.db.View(func(tx *bolt.Tx) error {
-			t.suspect = tx.ID() != t.txid
-			return nil
-		})
+	viewErr := t.file.view(func(tx *bolt.Tx) error {
+		t.suspect = t.suspect || tx.ID() != t.txid
+		return nil
 	})
-	t.suspect = t.suspect || viewErr != nil
+	t.suspect = t.suspect || viewErr != nil || isCorrupt(err)
 }
 
 // putRecords appends records. The values lie in s.scratch until tx ends.

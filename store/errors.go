@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime/debug"
 	"syscall"
 
 	bolt "go.etcd.io/bbolt"
@@ -42,20 +41,6 @@ func (e *CorruptError) Error() string {
 
 // Unwrap returns the damage without its place.
 func (e *CorruptError) Unwrap() error { return e.Err }
-
-// guard runs fn, which touches the memory map of the file at path, and turns
-// bbolt's panics and faults of the mapping (the file shrank, a sector cannot be
-// read) into a CorruptError. fn must not call code of the package's users.
-func guard(path string, fn func() error) (err error) {
-	old := debug.SetPanicOnFault(true)
-	defer debug.SetPanicOnFault(old)
-	defer func() {
-		if p := recover(); p != nil {
-			err = &CorruptError{Path: path, Err: fmt.Errorf("%v", p)}
-		}
-	}()
-	return fn()
-}
 
 // openError sorts the errors of opening a bbolt file. What the operating system
 // refuses (permission, no memory, no descriptor) says nothing about the content

@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -35,11 +37,15 @@ const (
 	growStep = 256 << 10
 )
 
-// boltFile is an open bbolt file.
+// boltFile is an open bbolt file. All transactions go through view and update.
 type boltFile struct {
 	path string
 	db   *bolt.DB
 	file *os.File // the descriptor of db
+
+	// fault is set by the first panic. bbolt may then hold locks for ever, so it
+	// is never called again for this file.
+	fault atomic.Pointer[CorruptError]
 }
 
 // openFile opens the existing file at path. It returns a CorruptError for
@@ -51,12 +57,9 @@ func openFile(path string, o bolt.Options, skip func(bucket []byte) bool) (f *bo
 		return nil, openError(path, err)
 	}
 	f = &boltFile{path: path}
-	err = guard(path, func() error {
-		if err := f.open(path, o, 0); err != nil {
-			return err
-		}
-		return f.db.View(func(tx *bolt.Tx) error { return checkFormat(path, tx) })
-	})
+	if err = f.open(path, o, 0); err == nil {
+		err = f.view(func(tx *bolt.Tx) error { return checkFormat(path, tx) })
+	}
 	if err != nil {
 		f.close()
 		return nil, openError(path, err)
@@ -91,43 +94,94 @@ func (f *boltFile) open(path string, o bolt.Options, flags int) error {
 		f.file = file
 		return file, err
 	}
-	db, err := bolt.Open(path, 0o600, &o)
+	return f.run(func() (err error) {
+		if f.db, err = bolt.Open(path, 0o600, &o); err == nil {
+			f.db.AllocSize = growStep
+		}
+		return err
+	})
+}
+
+// run calls fn, which calls bbolt, and turns panics of bbolt and faults of the
+// memory map (the file shrank, a sector cannot be read) into a CorruptError.
+func (f *boltFile) run(fn func() error) (err error) {
+	if damage := f.fault.Load(); damage != nil {
+		return damage
+	}
+	old := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(old)
+	defer func() {
+		if p := recover(); p != nil {
+			damage := &CorruptError{Path: f.path, Err: fmt.Errorf("%v", p)}
+			f.fault.CompareAndSwap(nil, damage)
+			err = damage
+		}
+	}()
+	err = fn()
+	var damage *CorruptError
+	if errors.As(err, &damage) && damage.Path == "" {
+		damage.Path = f.path // where it was found, the path was not known
+	}
+	return err
+}
+
+// view runs fn in a read transaction. fn must not call code of the package's
+// users, whose panics are their own.
+func (f *boltFile) view(fn func(*bolt.Tx) error) error {
+	return f.run(func() error {
+		if err := f.checkSize(); err != nil {
+			return err
+		}
+		return f.db.View(fn)
+	})
+}
+
+// update runs fn in a write transaction and makes it durable. It is not
+// bolt.DB.Update, which after a panic collects the free pages anew, in a
+// goroutine where the next fault ends the process.
+func (f *boltFile) update(fn func(*bolt.Tx) error) error {
+	return f.run(func() error {
+		if err := f.checkSize(); err != nil {
+			return err
+		}
+		tx, err := f.db.Begin(true)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback() // does nothing after Commit
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+}
+
+// checkSize fails if the meta pages are gone. bbolt reads them under a lock that
+// it would not release after the fault, and whoever waits for it would for ever.
+func (f *boltFile) checkSize() error {
+	info, err := f.file.Stat()
 	if err != nil {
 		return err
 	}
-	db.AllocSize = growStep
-	f.db = db
+	if info.Size() < 2*pageSize {
+		damage := &CorruptError{Path: f.path, Err: fmt.Errorf("it shrank to %d bytes", info.Size())}
+		f.fault.CompareAndSwap(nil, damage)
+		return damage
+	}
 	return nil
 }
 
 // close closes what is open. After a failed open only the descriptor may be.
+// After a panic bbolt's own Close may wait for ever: then the memory map is left
+// to whoever still reads, and only the descriptor and its lock are given up.
 func (f *boltFile) close() error {
-	if f.db != nil {
+	switch {
+	case f.db != nil && f.fault.Load() == nil:
 		return f.db.Close()
-	}
-	if f.file != nil {
-		f.file.Close()
+	case f.file != nil:
+		_ = f.file.Close() // bbolt closes it too after some errors
 	}
 	return nil
-}
-
-// abandon closes the descriptor, and so gives up the lock, but leaves the memory
-// map to whoever still reads: after a panic bbolt's own Close may wait for ever.
-func (f *boltFile) abandon() { _ = f.file.Close() }
-
-// update is bolt.DB.Update but for a panic in fn or in the commit: bbolt would
-// then collect the free pages anew, in a goroutine where the next panic or fault
-// ends the process. After a panic db must not be written to again.
-func update(db *bolt.DB, fn func(*bolt.Tx) error) error {
-	tx, err := db.Begin(true)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // does nothing after Commit
-	if err := fn(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
 }
 
 // createFile makes a file that is either complete at path or not there: it is
@@ -139,12 +193,10 @@ func createFile(path string, o bolt.Options, fill func(*bolt.Tx) error) (*boltFi
 		return nil, err
 	}
 	f := &boltFile{path: path}
-	err := guard(tmp, func() error {
-		if err := f.open(tmp, o, os.O_CREATE|os.O_EXCL); err != nil {
-			return err
-		}
-		return update(f.db, func(tx *bolt.Tx) error { return errors.Join(putFormat(tx), fill(tx)) })
-	})
+	err := f.open(tmp, o, os.O_CREATE|os.O_EXCL)
+	if err == nil {
+		err = f.update(func(tx *bolt.Tx) error { return errors.Join(putFormat(tx), fill(tx)) })
+	}
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}

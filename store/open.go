@@ -98,7 +98,7 @@ func (s *Store) openNewest(g *segment) error {
 		return err
 	}
 	l := newestLoader{tail: tail{segment: g, file: f}, last: g.first - 1, spans: make(map[uint32]span), queues: make(map[uint32]Queue)}
-	err = guard(g.path, func() error { return f.db.View(l.load) })
+	err = f.view(l.load)
 	if err != nil {
 		f.close()
 		return openError(g.path, err)

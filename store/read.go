@@ -228,7 +228,7 @@ func eachRecord(h *handle, tx *bolt.Tx, after, limit uint64, fn func(key, value 
 		cur := part.Cursor()
 		for k, v := cur.Seek(seqKey(after + 1)); k != nil; k, v = cur.Next() {
 			if len(k) != 8 || binary.BigEndian.Uint64(k) <= prev {
-				return &CorruptError{Path: tx.DB().Path(), Seq: prev + 1, Err: errOrder}
+				return &CorruptError{Seq: prev + 1, Err: errOrder}
 			}
 			if prev = binary.BigEndian.Uint64(k); prev > limit {
 				done()
@@ -301,7 +301,9 @@ func (s *Store) readFailed(g *segment, after uint64, err error) error {
 	}
 	s.commit.Lock()
 	defer s.commit.Unlock()
-	if !s.inChain(g) {
+	if closed, in := s.inChain(g); closed {
+		return ErrClosed
+	} else if !in {
 		return nil
 	}
 	if g == s.tail.segment {

@@ -23,7 +23,7 @@ func (s *Store) journal() string { return filepath.Join(s.dir, journalDir) }
 func (s *Store) rollIfDue(records bool) (rolled bool, err error) {
 	full, err := s.tailFull(records)
 	if err != nil {
-		return false, err
+		s.tail.suspect = true
 	}
 	if !s.tail.suspect && !full {
 		return false, nil
@@ -48,11 +48,9 @@ func (s *Store) tailFull(records bool) (full bool, err error) {
 	if t.size < int64(s.size)/4 {
 		return false, nil
 	}
-	err = guard(t.file.path, func() error {
-		return t.file.db.View(func(tx *bolt.Tx) error {
-			full = tx.Size() >= int64(s.size)
-			return nil
-		})
+	err = t.file.view(func(tx *bolt.Tx) error {
+		full = tx.Size() >= int64(s.size)
+		return nil
 	})
 	return full, err
 }
@@ -79,21 +77,9 @@ func (s *Store) roll() error {
 func (s *Store) seal() error {
 	t := &s.tail
 	txid := 0
-	err := guard(t.file.path, func() error {
-		return update(t.file.db, func(tx *bolt.Tx) error {
-			txid = tx.ID()
-			b, err := tx.CreateBucketIfNotExists([]byte(summaryBucket))
-			if err != nil {
-				return err
-			}
-			for queue, sp := range t.segment.spans { // only the writer changes it
-				key := queueKey(queue)
-				if err := b.Put(key, appendSpan(nil, sp, key)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+	err := t.file.update(func(tx *bolt.Tx) error {
+		txid = tx.ID()
+		return putSummary(tx, t.segment.spans) // only the writer changes them
 	})
 	if err != nil {
 		s.doubt(err)
@@ -103,15 +89,27 @@ func (s *Store) seal() error {
 	return nil
 }
 
+func putSummary(tx *bolt.Tx, spans map[uint32]span) error {
+	b, err := tx.CreateBucketIfNotExists([]byte(summaryBucket))
+	if err != nil {
+		return err
+	}
+	for queue, sp := range spans {
+		key := queueKey(queue)
+		if err := b.Put(key, appendSpan(nil, sp, key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // createNext makes the segment behind the active one. Marks that cannot be read
 // are lost with a message; a store that cannot be written any more would be worse.
 func (s *Store) createNext() (next tail, err error) {
 	old, first := s.tail.file, s.LastSeq()+1
-	err = guard(old.path, func() error {
-		return old.db.View(func(tx *bolt.Tx) error {
-			next, err = s.createSegment(first, tx.Bucket([]byte(marksBucket)))
-			return err
-		})
+	err = old.view(func(tx *bolt.Tx) error {
+		next, err = s.createSegment(first, tx.Bucket([]byte(marksBucket)))
+		return err
 	})
 	if isCorrupt(err) {
 		s.log.Error("store: the marks (packet identifiers of QoS 2) cannot be read and are lost; messages under way may arrive twice",
@@ -166,17 +164,8 @@ func (s *Store) install(next tail) {
 	}
 	s.segments = append(s.segments, next.segment)
 	s.mu.Unlock()
-	s.letGo(&old)
-}
-
-// letGo ends the writer's hold on the segment of t.
-func (s *Store) letGo(t *tail) {
-	switch {
-	case t.file == nil:
-	case t.broken:
-		s.pool.abandon(t.segment)
-	default:
-		s.pool.release(t.segment)
+	if old.file != nil {
+		s.pool.release(old.segment)
 	}
 }
 
@@ -231,9 +220,10 @@ func (s *Store) unchain(g *segment) {
 	}
 }
 
-// inChain reports whether g is still in the list of segments.
-func (s *Store) inChain(g *segment) bool {
+// inChain reports whether the store is closed and whether g is still in the list
+// of segments.
+func (s *Store) inChain(g *segment) (closed, in bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Contains(s.segments, g)
+	return s.closed, slices.Contains(s.segments, g)
 }

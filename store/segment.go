@@ -140,14 +140,6 @@ func (p *pool) drop(s *segment) {
 	}
 }
 
-// abandon takes s out of the pool without waiting for its holders.
-func (p *pool) abandon(s *segment) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.handle.abandon()
-	delete(p.open, s)
-}
-
 // close waits for the holders and closes everything.
 func (p *pool) close() {
 	p.mu.Lock()
@@ -196,9 +188,7 @@ func (p *pool) view(s *segment, fn func(*handle, *bolt.Tx) error) error {
 		return err
 	}
 	defer p.release(s)
-	return guard(s.path, func() error {
-		return h.db.View(func(tx *bolt.Tx) error { return fn(h, tx) })
-	})
+	return h.view(func(tx *bolt.Tx) error { return fn(h, tx) })
 }
 
 // readSpans returns what tx's segment holds for each queue, as its summary says.

@@ -33,25 +33,22 @@ func (s *Store) openState() error {
 // commitRows makes rows durable in one transaction. If state.db turns out to be
 // damaged, it refuses them until the store is opened again, which sets it aside.
 func (s *Store) commitRows(rows []Row) error {
-	if s.broken {
-		return &CorruptError{Path: s.state.path, Err: errors.New("it was found damaged while writing; restart to set it aside and go on")}
-	}
-	err := guard(s.state.path, func() error {
-		return update(s.state.db, func(tx *bolt.Tx) error {
-			for _, r := range rows {
-				b, err := tx.CreateBucketIfNotExists([]byte(r.Table))
-				if err != nil {
-					return err
-				}
-				if err := putRow(b, r); err != nil {
-					return err
-				}
+	err := s.state.update(func(tx *bolt.Tx) error {
+		for _, r := range rows {
+			b, err := tx.CreateBucketIfNotExists([]byte(r.Table))
+			if err != nil {
+				return err
 			}
-			return nil
-		})
+			if err := putRow(b, r); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
+	if isCorrupt(err) {
+		return fmt.Errorf("commit rows; restart to set the file aside and go on: %w", err)
+	}
 	if err != nil {
-		s.broken = isCorrupt(err)
 		return fmt.Errorf("commit to %q: %w", s.state.path, err)
 	}
 	return nil
@@ -78,16 +75,20 @@ func (s *Store) Marks(fn func(key, value []byte) error) error {
 }
 
 func (s *Store) viewState(fn func(path string, tx *bolt.Tx) error) error {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.isClosed() {
 		return ErrClosed
 	}
-	err := guard(s.state.path, func() error {
-		return s.state.db.View(func(tx *bolt.Tx) error { return fn(s.state.path, tx) })
-	})
+	err := s.state.view(func(tx *bolt.Tx) error { return fn(s.state.path, tx) })
+	if err != nil && s.isClosed() {
+		return ErrClosed
+	}
 	return err
+}
+
+func (s *Store) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // viewActive runs fn on the newest segment.

@@ -49,7 +49,6 @@ type Store struct {
 	// commit is held by whoever writes.
 	commit  sync.Mutex
 	state   *boltFile
-	broken  bool // bbolt panicked while writing state.db
 	tail    tail
 	scratch []byte // where the values of a batch are put together
 	unnamed bool   // the journal directory has changes that are not synced
@@ -139,13 +138,11 @@ func (s *Store) Close() error {
 	if done {
 		return nil
 	}
-	s.letGo(&s.tail)
+	if s.tail.file != nil {
+		s.pool.release(s.tail.segment)
+	}
 	s.pool.close()
 	if s.state == nil {
-		return nil
-	}
-	if s.broken {
-		s.state.abandon()
 		return nil
 	}
 	if err := s.state.close(); err != nil {

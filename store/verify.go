@@ -34,14 +34,14 @@ func verifyDir(dir string) (*verifier, error) {
 		return nil, fmt.Errorf("verify store: %w", err)
 	}
 	v := &verifier{owed: make(map[uint32]uint64), alone: true}
-	v.file(path, state.db.View, v.state)
+	v.file(path, state.view, v.state)
 	v.journal(s.segments, func(g *segment, fn func(*bolt.Tx) error) error {
 		f, err := openFile(g.path, bolt.Options{ReadOnly: true}, nil)
 		if err != nil {
 			return err
 		}
 		defer f.close()
-		return f.db.View(fn)
+		return f.view(fn)
 	})
 	return v, v.result()
 }
@@ -58,7 +58,7 @@ func (s *Store) Verify() error {
 		return ErrClosed
 	}
 	v := verifier{owed: make(map[uint32]uint64)}
-	v.file(s.state.path, s.state.db.View, v.state)
+	v.file(s.state.path, s.state.view, v.state)
 	v.journal(segments, func(g *segment, fn func(*bolt.Tx) error) error {
 		return s.pool.view(g, func(_ *handle, tx *bolt.Tx) error { return fn(tx) })
 	})
@@ -96,11 +96,9 @@ func (v *verifier) file(path string, view func(func(*bolt.Tx) error) error, fn f
 		v.add(path, err)
 		return
 	}
-	v.add(path, guard(path, func() error {
-		return view(func(tx *bolt.Tx) error {
-			v.tree(path, tx)
-			return fn(path, tx)
-		})
+	v.add(path, view(func(tx *bolt.Tx) error {
+		v.tree(path, tx)
+		return fn(path, tx)
 	}))
 }
 
