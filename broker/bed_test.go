@@ -25,6 +25,9 @@ type bed struct {
 	b    *Broker
 	st   *store.Store
 	stop func()
+
+	handler slog.Handler // of the log; nil: what warns goes to the test's
+	broken  bool         // the test breaks the store: it is neither closed nor verified with success
 }
 
 // newBed starts a broker; change, if not nil, changes how.
@@ -40,7 +43,7 @@ func newBed(t *testing.T, change func(*bed)) *bed {
 	d.start()
 	t.Cleanup(func() {
 		d.stop()
-		if err := store.Verify(d.dir); err != nil {
+		if err := store.Verify(d.dir); err != nil && !d.broken {
 			t.Errorf("the store is damaged: %v", err)
 		}
 	})
@@ -67,7 +70,7 @@ func (d *bed) start() {
 	d.b, d.st = b, st
 	d.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-served; err != nil {
+		if err := <-served; err != nil && !d.broken {
 			d.t.Errorf("Serve: %v", err)
 		}
 		if err := st.Close(); err != nil {
@@ -84,6 +87,9 @@ func (d *bed) restart() {
 }
 
 func (d *bed) log() *slog.Logger {
+	if d.handler != nil {
+		return slog.New(d.handler)
+	}
 	return slog.New(slog.NewTextHandler(testWriter{d.t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"time"
@@ -50,7 +51,7 @@ func (c *committer) step(t *turn) (next int64) {
 // nextDue finds the earliest time that something has to be on disk. The caller
 // holds mu.
 func (c *committer) nextDue() int64 {
-	if len(c.rows)+len(c.marks)+len(c.dirty)+len(c.then) > 0 {
+	if len(c.rows.list)+len(c.marks.list)+len(c.dirty)+len(c.orphans)+len(c.then) > 0 {
 		return c.due
 	}
 	due := never
@@ -64,7 +65,7 @@ func (c *committer) nextDue() int64 {
 
 // close makes the last commit. Who still waits after it is told that it failed.
 func (c *committer) close(t *turn) {
-	err := c.commit(t)
+	err := cmp.Or(c.commit(t), mqtt.ErrClosed)
 	for _, w := range c.shut() {
 		if w.done != nil {
 			w.done(err)
@@ -93,6 +94,7 @@ type group struct {
 	batch   store.Batch
 	records []*record
 	queues  []*session
+	orphans []uint32
 	then    []func(*turn)
 }
 
@@ -103,10 +105,13 @@ func (c *committer) commit(t *turn) error {
 	for _, s := range g.queues {
 		g.batch.Queues = append(g.batch.Queues, s.position(c))
 	}
+	for _, id := range g.orphans {
+		g.batch.Queues = append(g.batch.Queues, store.Queue{ID: id, Gone: true})
+	}
 	err := c.store.Commit(&g.batch)
 	c.report(err)
 	if err != nil {
-		c.putBack(g)
+		c.putBack(t, g)
 		return err
 	}
 	for _, s := range g.queues {
@@ -125,14 +130,15 @@ func (c *committer) gather() *group {
 	defer c.order.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g := &group{then: c.then}
+	c.busy = true
+	g := &group{then: c.then, orphans: c.orphans}
 	for i := range c.pend.len() {
 		if r := *c.pend.at(i); r.state == waiting || r.state == writing {
 			c.write(g, r)
 		}
 	}
-	g.batch.Rows, g.batch.Marks, g.queues = c.rows, c.marks, c.dirty
-	c.rows, c.marks, c.dirty, c.then = nil, nil, nil, nil
+	g.batch.Rows, g.batch.Marks, g.queues = c.rows.take(), c.marks.take(), c.dirty
+	c.dirty, c.then, c.orphans = nil, nil, nil
 	for _, s := range g.queues {
 		s.moved = false
 	}
@@ -160,13 +166,21 @@ func (c *committer) write(g *group, r *record) {
 	g.batch.Records = append(g.batch.Records, store.Record{Seq: r.seq, Owners: owners, Data: r.body})
 }
 
-// putBack makes dirty again what could not be written.
-func (c *committer) putBack(g *group) {
+// putBack makes dirty again what could not be written. What every owner has
+// acknowledged meanwhile needs the store no more.
+func (c *committer) putBack(t *turn, g *group) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rows = append(g.batch.Rows, c.rows...)
-	c.marks = append(g.batch.Marks, c.marks...)
+	c.busy = false
+	for _, r := range g.records {
+		if r.left == 0 && r.state == writing {
+			c.drop(t, r)
+		}
+	}
+	c.rows.putBack(g.batch.Rows)
+	c.marks.putBack(g.batch.Marks)
 	c.then = append(g.then, c.then...)
+	c.orphans = append(g.orphans, c.orphans...)
 	for _, s := range g.queues {
 		c.movedLocked(s)
 	}
@@ -176,6 +190,7 @@ func (c *committer) putBack(g *group) {
 func (c *committer) finish(t *turn, g *group) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.busy = false
 	for _, r := range g.records {
 		r.state = committed
 		c.keep(t, r)
@@ -205,13 +220,22 @@ func (c *committer) health() error {
 }
 
 // A note is what the store keeps for a session beside its position: version,
-// last packet identifier, and the places behind the position that the consumer
-// has already acknowledged or, at QoS 2, released.
+// last packet identifier, how far behind the position messages were sent, and
+// the places there that the consumer has already acknowledged or, at QoS 2,
+// released.
 const noteVersion = 1
 
-func appendNote(dst []byte, lastID uint16, base uint64, beyond []acked) []byte {
-	dst = append(dst, noteVersion, byte(lastID>>8), byte(lastID))
-	for _, a := range beyond {
+type note struct {
+	lastID uint16
+	sent   uint64 // place in the journal; at most base: none
+	beyond []acked
+}
+
+// append appends n as the store keeps it beside the position base.
+func (n *note) append(dst []byte, base uint64) []byte {
+	dst = append(dst, noteVersion, byte(n.lastID>>8), byte(n.lastID))
+	dst = binary.AppendUvarint(dst, max(n.sent, base)-base)
+	for _, a := range n.beyond {
 		v := (a.seq - base) << 1
 		if a.released {
 			v |= 1
@@ -223,20 +247,25 @@ func appendNote(dst []byte, lastID uint16, base uint64, beyond []acked) []byte {
 
 // parseNote is the reverse. A note that is damaged yields what is lawful up to
 // there: at worst a message is sent once more.
-func parseNote(note []byte, base uint64) (lastID uint16, beyond []acked) {
-	if len(note) < 3 || note[0] != noteVersion {
-		return 0, nil
+func parseNote(b []byte, base uint64) (n note) {
+	if len(b) < 3 || b[0] != noteVersion {
+		return n
 	}
-	lastID = binary.BigEndian.Uint16(note[1:])
-	for note = note[3:]; len(note) > 0; {
-		v, n := binary.Uvarint(note)
-		if n <= 0 {
+	n.lastID = binary.BigEndian.Uint16(b[1:])
+	b = b[3:]
+	for first := true; len(b) > 0; first = false {
+		v, size := binary.Uvarint(b)
+		if size <= 0 {
 			break
 		}
-		note = note[n:]
-		beyond = append(beyond, acked{seq: base + v>>1, released: v&1 != 0})
+		b = b[size:]
+		if first {
+			n.sent = base + v
+		} else {
+			n.beyond = append(n.beyond, acked{seq: base + v>>1, released: v&1 != 0})
+		}
 	}
-	return lastID, beyond
+	return n
 }
 
 // acked is a place in the journal, behind a session's position, of a message

@@ -45,8 +45,11 @@ type committer struct {
 	committed uint64         // all up to here are on disk or dropped
 	due       int64          // no later than this the committer has to look again
 	room      chan struct{}  // closed when bytes are below maxBytes again; nil: they are
-	rows      []store.Row
-	marks     []store.Row
+	dead      int            // dropped ones in pend
+	busy      bool           // a commit is under way
+	rows      rows
+	marks     rows
+	orphans   []uint32   // queues on disk that belong to no session
 	dirty     []*session // whose position has changed
 	then      []func(*turn)
 	closed    bool
@@ -141,20 +144,21 @@ func (c *committer) acked(t *turn, r *record, s *session) (onDisk bool) {
 			break
 		}
 	}
-	if r.state == writing || r.state == committed {
-		return true
-	}
-	if r.left == 0 && r.state == waiting {
-		c.drop(t, r)
-	} else if r.inboxes == 0 && !r.must && r.state == waiting {
+	if r.inboxes == 0 && !r.must {
 		c.openGate(t, r)
 	}
-	return false
+	if r.left == 0 && (r.state == waiting || r.state == writing && !c.busy) {
+		onDisk = r.state == writing // the store has refused it so far, but it counts as owed there
+		c.drop(t, r)
+		return onDisk
+	}
+	return r.state == writing || r.state == committed
 }
 
 // drop keeps the promise without the disk. The caller holds mu.
 func (c *committer) drop(t *turn, r *record) {
 	r.state = dropped
+	c.dead++
 	c.keep(t, r)
 	c.trim()
 }
@@ -181,13 +185,22 @@ func (c *committer) openGate(t *turn, r *record) {
 	r.gated = nil
 }
 
-// trim takes kept records off the front of pend. The caller holds mu.
+// trim takes kept records off the front of pend, and all dropped ones when they
+// have become the most. The caller holds mu.
 func (c *committer) trim() {
 	for c.pend.len() > 0 {
-		if s := (*c.pend.front()).state; s == waiting || s == writing {
-			return
+		r := *c.pend.front()
+		if r.state == waiting || r.state == writing {
+			break
+		}
+		if r.state == dropped {
+			c.dead--
 		}
 		c.committed = c.pend.pop().seq
+	}
+	if c.dead > 64 && c.dead > c.pend.len()/2 {
+		c.pend.keep(func(r *record) bool { return r.state != dropped })
+		c.dead = 0
 	}
 }
 
@@ -221,6 +234,7 @@ func (c *committer) forget(t *turn, s *session) {
 		r.left--
 		if r.left == 0 && r.state == waiting {
 			r.state = dropped
+			c.dead++
 			c.keep(t, r)
 		}
 		return true
@@ -287,7 +301,7 @@ func (c *committer) unstore(s *session) {
 func (c *committer) put(row store.Row, due int64, then func(*turn)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rows = append(c.rows, row)
+	c.rows.put(row)
 	if then != nil {
 		c.then = append(c.then, then)
 	}
@@ -298,7 +312,7 @@ func (c *committer) put(row store.Row, due int64, then func(*turn)) {
 func (c *committer) mark(key, value []byte, due int64, then func(*turn)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.marks = append(c.marks, store.Row{Key: key, Value: value})
+	c.marks.put(store.Row{Key: key, Value: value})
 	if then != nil {
 		c.then = append(c.then, then)
 	}

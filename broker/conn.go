@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -40,6 +41,7 @@ type conn struct {
 	will      *packet.Will
 	keepAlive int64 // nanoseconds of silence allowed; 0: any
 	deadline  int64 // broker time when the read deadline runs out
+	heard     int64 // broker time when something was read last
 
 	ended   sync.Once
 	done    chan struct{} // closed when the connection is to end
@@ -86,9 +88,13 @@ func (c *conn) serve() {
 func (c *conn) read() error {
 	for {
 		if err := c.t.read(&c.in); err != nil {
+			if c.inTime(err) {
+				continue
+			}
 			return c.readError(err)
 		}
 		c.turn.begin()
+		c.heard = c.turn.now
 		err := c.handleAll(&c.turn)
 		c.turn.end()
 		if err != nil {
@@ -128,6 +134,11 @@ func (c *conn) handle(t *turn, f packet.Frame) error {
 		}
 		return c.connect(t, f)
 	}
+	if answered(f) {
+		if err := c.holdBack(t); err != nil {
+			return err
+		}
+	}
 	switch f.Type() {
 	case packet.TypePublish:
 		return c.publish(t, f)
@@ -137,14 +148,42 @@ func (c *conn) handle(t *turn, f packet.Frame) error {
 		return c.subscribe(t, f)
 	case packet.TypeUnsubscribe:
 		return c.unsubscribe(t, f)
-	case packet.TypePingreq: // [MQTT-3.12.4-1]
-		c.flushIf(t, c.out.packet(packet.Pingresp{}.Append(nil)))
-		return nil
-	case packet.TypeDisconnect: // [MQTT-3.14.4-3]
-		c.will = nil
-		return errDisconnected
+	case packet.TypePingreq:
+		return c.ping(t, f)
+	case packet.TypeDisconnect:
+		return c.disconnect(f)
 	}
 	return fmt.Errorf("a client must not send a %s", f.Type()) // [MQTT-3.1.0-2] for a second CONNECT
+}
+
+// answered reports whether the client gets an answer to f. A client that does not
+// read its answers may hand in no more such packets.
+func answered(f packet.Frame) bool {
+	switch f.Type() {
+	case packet.TypePublish:
+		return f.First&0x06 != 0
+	case packet.TypePuback, packet.TypePubcomp:
+		return false
+	}
+	return true
+}
+
+// ping answers a PINGREQ [MQTT-3.12.4-1].
+func (c *conn) ping(t *turn, f packet.Frame) error {
+	if err := (packet.Pingreq{}).Decode(f); err != nil {
+		return err
+	}
+	c.flushIf(t, c.out.packet(packet.Pingresp{}.Append(nil)))
+	return nil
+}
+
+// disconnect handles a DISCONNECT, after which there is no will [MQTT-3.14.4-3].
+func (c *conn) disconnect(f packet.Frame) error {
+	if err := (packet.Disconnect{}).Decode(f); err != nil {
+		return err
+	}
+	c.will = nil
+	return errDisconnected
 }
 
 // leave takes the connection off its session, publishes the will if there still
@@ -157,7 +196,7 @@ func (c *conn) leave(t *turn) {
 	}
 	c.b.detach(t, c.s, c)
 	if w := c.will; w != nil {
-		if err := c.b.route(t, &publication{topic: []byte(w.Topic), payload: w.Payload, qos: w.QoS, retain: w.Retain}); err != nil {
+		if err := c.b.route(t, &publication{topic: []byte(w.Topic), payload: w.Payload, qos: w.QoS, retain: w.Retain, will: true}); err != nil {
 			c.log.Error("cannot publish the will", "topic", w.Topic, "error", err)
 		}
 	}
@@ -196,6 +235,21 @@ func (c *conn) setDeadline(silence int64) {
 	}
 }
 
+// inTime reports whether err is the end of a deadline that should have been
+// extended since, and extends it.
+func (c *conn) inTime(err error) bool {
+	if c.s == nil || c.keepAlive == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	c.turn.begin()
+	left := c.heard + c.keepAlive - c.turn.now
+	if left <= 0 {
+		return false
+	}
+	c.setDeadline(left)
+	return true
+}
+
 // extendDeadline notes that the client is alive. Setting a deadline costs more
 // than a small message, so it is done only when an eighth of it has passed.
 func (c *conn) extendDeadline() {
@@ -206,7 +260,7 @@ func (c *conn) extendDeadline() {
 
 // The methods of a consumer.
 
-func (c *conn) deliver(it *item, dup bool) (flush bool) { return c.out.publish(it, dup) }
+func (c *conn) deliver(it item, dup bool) (flush bool) { return c.out.publish(&it, dup) }
 
 func (c *conn) release(id uint16) (flush bool) {
 	return c.out.ack(packet.Ack{Type: packet.TypePubrel, ID: id})

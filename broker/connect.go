@@ -3,10 +3,14 @@ package broker
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"tidegate/mqtt/packet"
 )
+
+// maxClientID is the longest client identifier in bytes. The standard asks for 23.
+const maxClientID = 4096
 
 // connect handles a CONNECT (MQTT 3.1.1, section 3.1).
 func (c *conn) connect(t *turn, f packet.Frame) error {
@@ -20,6 +24,9 @@ func (c *conn) connect(t *turn, f packet.Frame) error {
 	}
 	if p.ClientID == "" { // [MQTT-3.1.3-6]
 		p.ClientID = "auto-" + rand.Text()
+	}
+	if len(p.ClientID) > maxClientID {
+		return c.refuse(t, packet.RefusedClientID, fmt.Errorf("the client id has %d bytes, at most %d are allowed", len(p.ClientID), maxClientID))
 	}
 	s, present, err := c.b.open(t, c, p.ClientID, p.CleanSession)
 	if err != nil {

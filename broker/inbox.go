@@ -8,12 +8,8 @@ import (
 	"tidegate/mqtt"
 )
 
-// standardInflight is the window of an inbox that asks for none. maxReady bounds
-// the QoS 0 messages that wait for its reader.
-const (
-	standardInflight = 100
-	maxReady         = 1000
-)
+// standardInflight is the window of an inbox that asks for none.
+const standardInflight = 100
 
 // inbox is the consumer of a session that is inside the process. The session
 // treats it like a connection.
@@ -21,7 +17,8 @@ type inbox struct {
 	s *session
 
 	mu    sync.Mutex
-	ready queue[mqtt.Delivery] // bounded by the window and by maxReady
+	ready queue[mqtt.Delivery] // QoS 1 and 2: bounded by the window; QoS 0: by loose
+	loose int                  // bytes of the QoS 0 messages in ready
 	wake  chan struct{}        // holds one token while ready may not be empty
 	ended sync.Once
 	done  chan struct{}
@@ -67,6 +64,11 @@ func (b *Broker) resubscribe(t *turn, s *session, subs []mqtt.Subscription) erro
 
 func (in *inbox) Recv(ctx context.Context) (mqtt.Delivery, error) {
 	for {
+		select {
+		case <-in.done: // what is still here comes again to whoever has the inbox now
+			return mqtt.Delivery{}, mqtt.ErrClosed
+		default:
+		}
 		if d, ok := in.next(); ok {
 			return d, nil
 		}
@@ -86,7 +88,11 @@ func (in *inbox) next() (mqtt.Delivery, bool) {
 	if in.ready.len() == 0 {
 		return mqtt.Delivery{}, false
 	}
-	return in.ready.pop(), true
+	d := in.ready.pop()
+	if d.QoS == mqtt.AtMostOnce {
+		in.loose -= 2 + len(d.Topic) + len(d.Payload) + itemOverhead
+	}
+	return d, true
 }
 
 func (in *inbox) Ack(seq uint64) {
@@ -109,16 +115,19 @@ func (in *inbox) Close() {
 
 // The methods of a consumer.
 
-func (in *inbox) deliver(it *item, _ bool) (flush bool) {
+func (in *inbox) deliver(it item, _ bool) (flush bool) {
 	payload := it.body.payload()
 	if it.qos == mqtt.AtMostOnce {
 		payload = bytes.Clone(payload) // its body may be scratch
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if it.qos == mqtt.AtMostOnce && in.ready.len() >= maxReady {
-		in.s.drop(1)
-		return false
+	if it.qos == mqtt.AtMostOnce {
+		if in.loose+it.size() > in.s.b.maxRAM {
+			in.s.drop(1)
+			return false
+		}
+		in.loose += it.size()
 	}
 	in.ready.push(mqtt.Delivery{Seq: it.seq, Message: mqtt.Message{
 		Topic: string(it.body.topic()), Payload: payload, QoS: it.qos, Retain: it.retain,

@@ -83,5 +83,18 @@ func (q *queue[T]) remove(i int) T {
 	return v
 }
 
+// keep takes out all elements that want refuses.
+func (q *queue[T]) keep(want func(T) bool) {
+	n := 0
+	for i := range q.len() {
+		if v := *q.at(i); want(v) {
+			q.list[n] = v
+			n++
+		}
+	}
+	clear(q.list[n:])
+	q.list, q.head = q.list[:n], 0
+}
+
 // reset empties the list and gives its memory back.
 func (q *queue[T]) reset() { *q = queue[T]{} }

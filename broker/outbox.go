@@ -26,7 +26,7 @@ func (s *session) offer0(t *turn, b body, retain bool) {
 		return
 	}
 	s.b.stats.sent.Add(1)
-	if s.link.deliver(&item{body: b, retain: retain}, false) {
+	if s.link.deliver(item{body: b, retain: retain}, false) {
 		t.flush = append(t.flush, s.link)
 	}
 }
@@ -127,7 +127,7 @@ func (s *session) sendable(it *item) bool {
 // send puts the message into the window and hands it to the consumer.
 func (s *session) send(t *turn, it item) {
 	if it.qos == mqtt.AtMostOnce {
-		if s.link.deliver(&it, false) {
+		if s.link.deliver(it, false) {
 			t.flush = append(t.flush, s.link)
 		}
 		return
@@ -145,7 +145,7 @@ func (s *session) send(t *turn, it item) {
 		return
 	}
 	s.b.stats.sent.Add(1)
-	if s.link.deliver(&it, dup) {
+	if s.link.deliver(it, dup) {
 		t.flush = append(t.flush, s.link)
 	}
 }

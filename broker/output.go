@@ -36,8 +36,8 @@ type output struct {
 	// The answers to QoS 1 and 2 publications, which leave in the order in which
 	// these came [MQTT-4.6.0-2] [MQTT-4.6.0-3].
 	answers queue[answer]
-	first   uint64 // number of the first in answers
-	fewer   chan struct{}
+	first   uint64        // number of the first in answers
+	fewer   chan struct{} // closed when answers or bytes have become fewer; nil: nobody waits
 }
 
 // answer is a PUBACK or PUBREC that is owed.
@@ -123,8 +123,7 @@ func (o *output) flush() (goOn bool) {
 	}
 	o.writing = true
 	for len(o.buf) > 0 && !o.broken {
-		b := o.buf
-		o.buf = nil
+		b := o.take()
 		o.mu.Unlock()
 		n, err := o.t.tryWrite(b)
 		o.mu.Lock()
@@ -144,6 +143,22 @@ func (o *output) flush() (goOn bool) {
 	return goOn
 }
 
+// take returns what is to be written next. The caller holds mu.
+func (o *output) take() []byte {
+	b := o.buf
+	o.buf = nil
+	o.tellFewer()
+	return b
+}
+
+// tellFewer lets whoever was held back look again. The caller holds mu.
+func (o *output) tellFewer() {
+	if o.fewer != nil {
+		close(o.fewer)
+		o.fewer = nil
+	}
+}
+
 // drain writes b from n on and then whatever is appended meanwhile, waiting for
 // the socket.
 func (o *output) drain(b []byte, n int) {
@@ -152,10 +167,12 @@ func (o *output) drain(b []byte, n int) {
 	o.mu.Lock()
 	for ; err == nil && len(o.buf) > 0; o.mu.Lock() {
 		o.recycle(b)
-		b = o.buf
-		o.buf = nil
+		b = o.take()
 		o.mu.Unlock()
 		err = o.writeAll(b)
+	}
+	if err == nil {
+		err = o.t.SetWriteDeadline(time.Time{}) // tryWrite must not find an old one
 	}
 	if err != nil {
 		o.fail(err)
@@ -191,6 +208,7 @@ func (o *output) recycle(b []byte) {
 func (o *output) fail(err error) {
 	o.broken = true
 	o.buf, o.spare = nil, nil
+	o.tellFewer()
 	o.failed(err)
 }
 
@@ -233,19 +251,17 @@ func (o *output) fulfil(n uint64) (flush bool) {
 		o.first++
 		flush = o.ackLocked(a.ack) || flush
 	}
-	if o.fewer != nil {
-		close(o.fewer)
-		o.fewer = nil
-	}
+	o.tellFewer()
 	return flush
 }
 
-// owed returns how many answers are owed, and a channel that is closed when
-// they have become fewer.
-func (o *output) owed(most int) (fewer <-chan struct{}) {
+// heldBack returns nil if the client may hand in more: fewer than most answers
+// are owed to it and it reads them. Else it returns a channel that is closed when
+// it is time to look again.
+func (o *output) heldBack(most int) (fewer <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.answers.len() < most {
+	if o.answers.len() < most && len(o.buf) < softOut {
 		return nil
 	}
 	if o.fewer == nil {

@@ -56,7 +56,8 @@ func (s *session) position(c *committer) store.Queue {
 	c.mu.Lock()
 	pending := s.stored
 	c.mu.Unlock()
-	return store.Queue{ID: s.queue, Acked: cursor, Pending: pending, Note: appendNote(nil, s.lastID, cursor, s.beyond)}
+	n := note{s.lastID, s.sent, s.beyond}
+	return store.Queue{ID: s.queue, Acked: cursor, Pending: pending, Note: n.append(nil, cursor)}
 }
 
 // saved notes that what position said last is on disk.
@@ -75,7 +76,8 @@ func (s *session) restore(q store.Queue) {
 	s.tail, s.behind = s.loaded, true
 	s.stored = q.Pending
 	s.owed.Store(int64(q.Pending))
-	s.lastID, s.beyond = parseNote(q.Note, q.Acked)
+	n := parseNote(q.Note, q.Acked)
+	s.lastID, s.sent, s.beyond = n.lastID, n.sent, n.beyond
 }
 
 // refill reads the next page of what the session is owed from the journal, and
@@ -98,6 +100,9 @@ func (s *session) refill(t *turn) {
 	defer s.mu.Unlock()
 	s.filling = false
 	if s.link != link || s.gone {
+		if s.link != nil { // another consumer came meanwhile and found the read under way
+			t.fill = append(t.fill, s)
+		}
 		return
 	}
 	if err != nil {
@@ -112,6 +117,7 @@ func (s *session) refill(t *turn) {
 		s.loaded = max(s.loaded, upTo)
 		s.catchUp(upTo)
 	}
+	s.tail = max(s.tail, s.loaded)
 	s.pump(t)
 }
 
@@ -157,7 +163,7 @@ func (s *session) catchUp(upTo uint64) {
 		if r.must || !s.inbox && !r.open.Load() {
 			it.gate = r
 		}
-		if full = s.ramBytes+it.size() > s.b.maxRAM && s.ramBytes > 0; full || r.seq <= s.loaded {
+		if full = s.ramBytes+it.size() > s.b.maxRAM && s.ramBytes >= s.b.maxRAM/4; full || r.seq <= s.loaded {
 			return !full
 		}
 		s.take(it)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -29,9 +30,6 @@ func (c *conn) publish(t *turn, f packet.Frame) error {
 	if p.QoS == mqtt.AtMostOnce {
 		return c.b.route(t, &pub)
 	}
-	if err := c.holdBack(t); err != nil {
-		return err
-	}
 	if p.QoS == mqtt.AtLeastOnce {
 		pub.waiter = waiter{c: c, turn: c.out.expect(packet.Ack{Type: packet.TypePuback, ID: p.ID})}
 		return c.b.route(t, &pub)
@@ -40,10 +38,10 @@ func (c *conn) publish(t *turn, f packet.Frame) error {
 }
 
 // holdBack stops reading while the client has as many publications under way as
-// it may.
+// it may, or does not read its answers.
 func (c *conn) holdBack(t *turn) error {
 	for {
-		fewer := c.out.owed(c.b.cfg.Limits.ReceiveMaximum)
+		fewer := c.out.heldBack(c.b.cfg.Limits.ReceiveMaximum)
 		if fewer == nil {
 			return nil
 		}
@@ -104,23 +102,33 @@ func (s *session) receive(id uint16, most int) (r *receipt, again bool, err erro
 // message, so it waits until the store has forgotten the receipt as well.
 func (c *conn) pubrel(t *turn, id uint16) {
 	s := c.s
-	r := s.takeReceipt(id)
-	if r == nil || !r.marked {
+	if !s.releaseReceipt(id) {
 		c.reply(t, packet.TypePubcomp, id)
 		return
 	}
 	c.b.commit.mark(s.receiptKey(id), nil, t.now+c.b.commit.interval, func(t *turn) {
+		s.takeReceipt(id)
 		c.reply(t, packet.TypePubcomp, id)
 	})
 }
 
-// takeReceipt removes a receipt and returns it, or nil.
-func (s *session) takeReceipt(id uint16) *receipt {
+// releaseReceipt ends a receipt. It returns false if the store need not know.
+func (s *session) releaseReceipt(id uint16) (marked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.received[id]
+	if r == nil || !r.marked {
+		delete(s.received, id)
+		return false
+	}
+	return true
+}
+
+// takeReceipt removes a receipt.
+func (s *session) takeReceipt(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.received, id)
-	return r
 }
 
 // receiptKey names a receipt in the store: queue number, packet identifier.
@@ -168,9 +176,9 @@ func (c *conn) subscribe(t *turn, f packet.Frame) error {
 	k := packet.Suback{ID: p.ID, Codes: make([]mqtt.QoS, len(p.Subscriptions))}
 	for i, sub := range p.Subscriptions {
 		k.Codes[i] = sub.QoS
-		if !c.s.subscribe(sub) {
+		if why := c.s.subscribe(sub); why != nil {
 			k.Codes[i] = mqtt.QoSFailure
-			c.log.Warn("refused a subscription: the session has as many as it may", "filter", sub.Filter, "max_subscriptions", c.b.cfg.Limits.MaxSubscriptions)
+			c.log.Warn("refused a subscription", "filter", sub.Filter[:min(len(sub.Filter), 100)], "reason", why)
 		}
 	}
 	answer := func(t *turn) {
@@ -213,8 +221,9 @@ func (b *Broker) restoreReceipt(key []byte) error {
 		return fmt.Errorf("a receipt with a key of %d bytes", len(key))
 	}
 	s := b.queues[binary.BigEndian.Uint32(key)]
-	if s == nil {
-		return nil // its session has ended
+	if s == nil { // a crash came between the end of its session and its own
+		b.commit.mark(bytes.Clone(key), nil, lazy, nil)
+		return nil
 	}
 	if s.received == nil {
 		s.received = make(map[uint16]*receipt)

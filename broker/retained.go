@@ -8,6 +8,9 @@ import (
 	"tidegate/store"
 )
 
+// maxRetainedTopic is the longest topic that the store can keep, in bytes.
+const maxRetainedTopic = 32 << 10
+
 // retainedTable is where the store keeps retained messages: topic to version,
 // QoS and payload.
 const retainedTable = "retained"
@@ -45,7 +48,7 @@ func (r *retained) set(m retainedMessage) (changed, ok bool) {
 		return had, true
 	}
 	bytes := r.bytes - len(old.body) + len(m.body)
-	if bytes > int(r.limits.MaxRetainedSize) || !had && len(r.list) >= r.limits.MaxRetained {
+	if len(m.body.topic()) > maxRetainedTopic || bytes > int(r.limits.MaxRetainedSize) || !had && len(r.list) >= r.limits.MaxRetained {
 		return false, false
 	}
 	r.bytes = bytes
@@ -150,7 +153,26 @@ func (s *session) offerRetained(t *turn, r replay) {
 		return
 	}
 	s.replay.push(r)
+	if s.replay.len() > 2*s.b.retained.count()+100 {
+		s.thinReplay()
+	}
 	s.pump(t)
+}
+
+// thinReplay keeps the newest message of each topic: a client that subscribes
+// again and again and does not read must not pile them up. The caller holds mu.
+func (s *session) thinReplay() {
+	newest := make(map[string]int)
+	for i := range s.replay.len() {
+		newest[string(s.replay.at(i).body.topic())] = i
+	}
+	var kept queue[replay]
+	for i := range s.replay.len() {
+		if r := *s.replay.at(i); newest[string(r.body.topic())] == i {
+			kept.push(r)
+		}
+	}
+	s.replay = kept
 }
 
 // loadRetained takes over what the store keeps.

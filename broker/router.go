@@ -15,6 +15,7 @@ type publication struct {
 	waiter         waiter   // who is told when the gateway has taken responsibility
 	mark           []byte   // QoS 2: the receipt to be stored with the message
 	receipt        *receipt // ... and where to note that
+	will           bool     // it must not wait: there is one per connection, which is bound enough
 }
 
 // route gives the message to everybody it matches, and keeps it if it is
@@ -22,7 +23,7 @@ type publication struct {
 func (b *Broker) route(t *turn, p *publication) error {
 	m := b.trie.match(p.topic)
 	wanted := p.wanted(m)
-	if wanted != mqtt.AtMostOnce && len(m.durable) > 0 {
+	if wanted != mqtt.AtMostOnce && len(m.durable) > 0 && !p.will {
 		if err := b.holdBack(t); err != nil {
 			return err
 		}

@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -75,6 +78,9 @@ func (s *session) attach(t *turn, link consumer, limit int) {
 	}
 	s.link, s.limit = link, limit
 	t.fill = append(t.fill, s)
+	if s.durable() && s.owed.Load() > 0 {
+		s.b.commit.moved(s, t.now+lazy, nil) // so that after a crash it is known what was sent
+	}
 }
 
 // detach takes the consumer away, if the session still has it.
@@ -123,20 +129,33 @@ func (s *session) finish(t *turn) {
 	}
 }
 
-// subscribe adds or changes a subscription. It returns false if the session may
-// have no more.
-func (s *session) subscribe(sub mqtt.Subscription) (ok bool) {
+// maxLevels bounds the depth of a filter, each level of which costs memory.
+const maxLevels = 200
+
+var (
+	errTooDeep       = fmt.Errorf("the filter has more than %d levels", maxLevels)
+	errSubscriptions = errors.New("the session has as many as max_subscriptions allows")
+)
+
+// subscribe adds or changes a subscription, or says why not.
+func (s *session) subscribe(sub mqtt.Subscription) error {
+	if strings.Count(sub.Filter, "/") >= maxLevels {
+		return errTooDeep
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, had := s.subs[sub.Filter]; s.gone || !had && len(s.subs) >= s.b.cfg.Limits.MaxSubscriptions {
-		return false
+	switch _, had := s.subs[sub.Filter]; {
+	case s.gone:
+		return mqtt.ErrClosed
+	case !had && len(s.subs) >= s.b.cfg.Limits.MaxSubscriptions:
+		return errSubscriptions
 	}
 	if s.subs == nil {
 		s.subs = make(map[string]mqtt.QoS)
 	}
 	s.subs[sub.Filter] = sub.QoS
 	s.b.trie.subscribe(s, sub.Filter, sub.QoS)
-	return true
+	return nil
 }
 
 func (s *session) unsubscribe(filter string) {

@@ -135,6 +135,9 @@ func (b *Broker) restore() error {
 		b.commit.notBefore(q.Acked)
 		if s := b.queues[q.ID]; s != nil {
 			s.restore(q)
+		} else { // a crash came between the end of its session and its own
+			b.commit.orphans = append(b.commit.orphans, q.ID)
+			b.commit.due = lazy
 		}
 	}
 	if err := b.commit.store.Marks(func(key, _ []byte) error { return b.restoreReceipt(key) }); err != nil {

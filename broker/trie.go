@@ -7,9 +7,13 @@ import (
 	"tidegate/mqtt"
 )
 
-// maxCachedTopics bounds the cache of match results. Sensors publish to few
-// topics again and again; whoever publishes to more pays for the matching.
-const maxCachedTopics = 4096
+// maxCachedTopics and maxCachedBytes bound the cache of match results. Sensors
+// publish to few topics again and again; whoever publishes to more pays for the
+// matching.
+const (
+	maxCachedTopics = 4096
+	maxCachedBytes  = 512 << 10
+)
 
 // target is one session that a topic matches, with the highest QoS of its
 // matching subscriptions (MQTT 3.1.1, section 3.3.5).
@@ -27,11 +31,15 @@ type matches struct {
 	inbox     bool // one of the durable ones is a consumer inside the process
 }
 
+// size is roughly what m takes in the cache.
+func (m *matches) size() int { return 128 + len(m.topic) + 16*(len(m.durable)+len(m.transient)) }
+
 // trie holds the subscriptions of all sessions, level by level.
 type trie struct {
 	mu     sync.RWMutex
 	root   node
 	cached map[string]*matches // by topic; emptied by every change of a subscription
+	bytes  int                 // of topics and targets in cached
 }
 
 // node is one topic level. Wildcards are children like others.
@@ -97,10 +105,13 @@ func (t *trie) match(topic []byte) *matches {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m = t.root.collect(string(topic))
-	if t.cached == nil || len(t.cached) >= maxCachedTopics {
-		t.cached = make(map[string]*matches)
+	if t.cached == nil || len(t.cached) >= maxCachedTopics || t.bytes >= maxCachedBytes {
+		t.cached, t.bytes = make(map[string]*matches), 0
 	}
-	t.cached[m.topic] = m
+	if size := m.size(); size < maxCachedBytes/8 {
+		t.cached[m.topic] = m
+		t.bytes += size
+	}
 	return m
 }
 

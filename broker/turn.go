@@ -20,7 +20,7 @@ type turn struct {
 type consumer interface {
 	// deliver hands over a message. It is called with the session's lock held
 	// and does no I/O. It returns whether flush has to be called.
-	deliver(it *item, dup bool) (flush bool)
+	deliver(it item, dup bool) (flush bool)
 
 	// release hands over a PUBREL, likewise.
 	release(id uint16) (flush bool)
@@ -42,10 +42,8 @@ func (t *turn) begin() { t.now = t.b.now() }
 // end does all that the turn has gathered, and what comes of it.
 func (t *turn) end() {
 	for {
+		t.tell()
 		switch {
-		case len(t.kept) > 0:
-			w := pop(&t.kept)
-			w.tell(t)
 		case len(t.pump) > 0:
 			s := pop(&t.pump)
 			s.mu.Lock()
@@ -58,9 +56,25 @@ func (t *turn) end() {
 			c := pop(&t.flush)
 			c.flush(t)
 		default:
+			if cap(t.scratch) > maxScratch {
+				t.scratch = nil
+			}
 			return
 		}
 	}
+}
+
+// maxScratch is what a turn may keep until the next.
+const maxScratch = 1 << 10
+
+// tell tells those whose promise is kept, in the order in which it was.
+func (t *turn) tell() {
+	for i := 0; i < len(t.kept); i++ {
+		w := t.kept[i]
+		t.kept[i] = waiter{}
+		w.tell(t)
+	}
+	t.kept = t.kept[:0]
 }
 
 func pop[T any](list *[]T) T {

@@ -42,8 +42,13 @@ func (w *window) findSeq(seq uint64) int {
 	return -1
 }
 
-// add notes a message that is being sent.
-func (w *window) add(s slot) { w.slots.push(s) }
+// add notes a message that is being sent. Its body is not kept: should the
+// connection end, a durable session reads it again from where it is stored, and
+// another ends as well.
+func (w *window) add(s slot) {
+	s.body = nil
+	w.slots.push(s)
+}
 
 // ack answers PUBACK: the message is delivered.
 func (w *window) ack(id uint16) (slot, bool) { return w.take(id, mqtt.AtLeastOnce, false) }
@@ -72,7 +77,6 @@ func (w *window) rec(id uint16) *slot {
 	}
 	s := w.slots.at(i)
 	s.released = true
-	s.body = nil // from here on only the identifier counts
 	return s
 }
 

@@ -1,0 +1,248 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+// Law 2: memory is bounded whatever clients do and whatever the disk does.
+
+func TestUnreadAnswersAreBounded(t *testing.T) {
+	d := newBed(t, nil)
+	ours, theirs := net.Pipe()
+	c := newConn(d.b, theirs)
+	served := make(chan struct{})
+	go func() { c.serve(); close(served) }()
+	w := newWire(t, ours, clean("flood"))
+	w.connack(packet.Accepted, false)
+	_ = ours.SetWriteDeadline(time.Now().Add(2 * time.Second))
+	ping := []byte(strings.Repeat("\xc0\x00", 32<<10))
+	for range 64 { // 2 Mi pings, 4 MiB of answers that nobody reads
+		if _, err := ours.Write(ping); err != nil {
+			break // held back or thrown out: both will do
+		}
+	}
+	c.out.mu.Lock()
+	n := len(c.out.buf)
+	c.out.mu.Unlock()
+	ours.Close()
+	<-served
+	if n > 1<<20 {
+		t.Errorf("%d bytes of answers wait for a client that does not read", n)
+	}
+}
+
+func TestRetainedMessagesDoNotPileUpWhileTheStoreIsBroken(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.broken = true })
+	d.st.Close()
+	for i := range 20000 {
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "r", Payload: fmt.Appendf(nil, "%d", i), Retain: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.b.commit.mu.Lock()
+	n := len(d.b.commit.rows.list)
+	d.b.commit.mu.Unlock()
+	if n > 1000 {
+		t.Errorf("%d rows wait for the store, all for one topic", n)
+	}
+}
+
+func TestAcknowledgedRecordsDoNotPileUpBehindOneThatWaits(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.broken = true })
+	absent, err := d.b.OpenInbox(d.ctx(), "absent", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "b", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	absent.Close()
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "a", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	d.st.Close() // a disk that is full for days
+	publish := func(topic string) {
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: topic, QoS: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("b")
+	const n = 2000
+	for range n {
+		publish("a")
+		m, err := in.Recv(d.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Ack(m.Seq)
+	}
+	c := d.b.commit
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	live := 0
+	for i := range c.pend.len() {
+		if s := (*c.pend.at(i)).state; s == waiting || s == writing {
+			live++
+		}
+	}
+	if c.pend.len() > 2*live+100 {
+		t.Errorf("%d records are kept, of which %d wait: the others are acknowledged and of no use", c.pend.len(), live)
+	}
+}
+
+func TestQoS0ForAnInboxIsBoundedInBytes(t *testing.T) {
+	d := newBed(t, nil)
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "a", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	for range 200 {
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", Payload: make([]byte, 100<<10)}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ready, sum := &in.(*inbox).ready, 0
+	for i := range ready.len() {
+		sum += len(ready.at(i).Payload)
+	}
+	if most := 2 * int(d.cfg.Queue.MaxMemory); sum > most {
+		t.Errorf("%d bytes of QoS 0 messages wait for an inbox that is not read; max_memory is %v", sum, d.cfg.Queue.MaxMemory)
+	}
+}
+
+func TestWindowDoesNotKeepWhatWasSent(t *testing.T) {
+	d := newBed(t, nil)
+	sub := d.wire(clean("sub"))
+	sub.connack(packet.Accepted, false)
+	sub.subscribe("a", 1)
+	for range 20 {
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", Payload: make([]byte, 500<<10), QoS: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+		sub.next() // and does not acknowledge
+	}
+	d.b.mu.Lock()
+	s := d.b.sessions["sub"]
+	d.b.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := 0
+	for i := range s.window.len() {
+		sum += len(s.window.slots.at(i).body)
+	}
+	if sum > 2*int(d.cfg.Queue.MaxMemory) {
+		t.Errorf("the window holds %d bytes that were sent and that nobody needs any more; max_memory is %v", sum, d.cfg.Queue.MaxMemory)
+	}
+}
+
+func TestIdleConnectionHoldsNoBuffer(t *testing.T) {
+	d := newBed(t, nil)
+	sub := d.wire(clean("sub"))
+	sub.connack(packet.Accepted, false)
+	sub.subscribe("a", 0)
+	pub := d.wire(clean("pub"))
+	pub.connack(packet.Accepted, false)
+	pub.publish("a", strings.Repeat("x", 1<<19), 0, 0, false)
+	pub.fence()
+	sub.next()
+	sub.fence()
+	d.b.mu.Lock()
+	defer d.b.mu.Unlock()
+	for c := range d.b.conns {
+		c.out.mu.Lock()
+		out := cap(c.out.buf) + cap(c.out.spare)
+		c.out.mu.Unlock()
+		if out > 2*readSize {
+			t.Errorf("an idle connection keeps %d bytes of output buffer", out)
+		}
+	}
+	var pubConn *conn
+	for c := range d.b.conns {
+		if c.s.id == "pub" {
+			pubConn = c
+		}
+	}
+	pubConn.end(io.EOF)
+	d.b.mu.Unlock()
+	<-pubConn.left
+	d.b.mu.Lock()
+	if n := cap(pubConn.turn.scratch); n > 2*readSize {
+		t.Errorf("an idle connection keeps %d bytes of scratch", n)
+	}
+}
+
+func TestMatchCacheIsBoundedInBytes(t *testing.T) {
+	d := newBed(t, nil)
+	pad := strings.Repeat("x", 60000)
+	for i := range 200 {
+		d.b.trie.match(fmt.Appendf(nil, "%s/%d", pad, i))
+	}
+	sum := 0
+	for topic := range d.b.trie.cached {
+		sum += len(topic)
+	}
+	if sum > 4<<20 {
+		t.Errorf("200 topics hold %d bytes in the cache; %d may be cached", sum, maxCachedTopics)
+	}
+}
+
+func TestDeepFilterIsCheap(t *testing.T) {
+	d := newBed(t, nil)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s := &session{b: d.b}
+	const n = 10
+	for i := range n {
+		if err := s.subscribe(mqtt.Subscription{Filter: fmt.Sprintf("%d%s", i, strings.Repeat("/", 60000))}); !errors.Is(err, errTooDeep) {
+			t.Fatalf("a filter with 60,000 levels: %v", err)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; each > 1<<20 {
+		t.Errorf("one filter of 60 kB takes %d bytes; a session may have %d", each, d.cfg.Limits.MaxSubscriptions)
+	}
+	runtime.KeepAlive(d)
+}
+
+func TestSubscribingAgainAndAgainDoesNotPileUpRetainedMessages(t *testing.T) {
+	d := newBed(t, nil)
+	const topics = 1000
+	for i := range topics {
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: fmt.Sprintf("r/%d", i), Payload: make([]byte, 200), Retain: true}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ours, theirs := net.Pipe()
+	go d.b.ServeConn(theirs)
+	w := newWire(t, ours, clean("sub"))
+	w.connack(packet.Accepted, false)
+	_ = ours.SetWriteDeadline(time.Now().Add(time.Second))
+	sub := packet.Subscribe{ID: 1, Subscriptions: []mqtt.Subscription{{Filter: "r/#", QoS: 1}}}
+	for range 100 {
+		if _, err := ours.Write(sub.Append(nil)); err != nil {
+			break
+		}
+	}
+	d.b.mu.Lock()
+	s := d.b.sessions["sub"]
+	d.b.mu.Unlock()
+	s.mu.Lock()
+	n := s.replay.len()
+	s.mu.Unlock()
+	ours.Close()
+	if n > 10*topics {
+		t.Errorf("%d retained messages wait for a client that does not read; %d exist", n, topics)
+	}
+}

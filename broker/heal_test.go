@@ -1,0 +1,519 @@
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tidegate/internal/leak"
+	"tidegate/internal/units"
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+	"tidegate/store"
+)
+
+// What can make the broker, or one of its sessions, stand still.
+
+// holdLog is a log handler that holds up whoever logs a text, once.
+type holdLog struct {
+	slog.Handler
+	text string
+	once *sync.Once
+	held chan struct{}
+	let  chan struct{}
+}
+
+func (h holdLog) Enabled(context.Context, slog.Level) bool { return true }
+func (h holdLog) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h holdLog) Handle(_ context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, h.text) {
+		h.once.Do(func() { close(h.held); <-h.let })
+	}
+	return nil
+}
+
+func TestTakeOverDuringAReadOfTheJournalGetsItsMessages(t *testing.T) {
+	hold := holdLog{text: "makes no sense", once: new(sync.Once), held: make(chan struct{}), let: make(chan struct{})}
+	d := newBed(t, func(d *bed) { d.handler = hold })
+	sub := mqtt.Subscription{Filter: "a", QoS: 1}
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, sub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	d.stop()
+	st, err := store.Open(d.dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A record whose tag has QoS 0 makes the reader log, where the test holds it.
+	err = st.Commit(&store.Batch{
+		Records: []store.Record{{Seq: st.LastSeq() + 1, Owners: []store.Owner{{Queue: 1}}, Data: newBody("a", []byte("bad"))}},
+		Queues:  []store.Queue{{ID: 1, Acked: st.LastSeq(), Pending: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Close()
+	d.start()
+	if err := d.b.Publish(d.ctx(), mqtt.Message{Topic: "a", Payload: []byte("good"), QoS: 1}); err != nil {
+		t.Fatal(err)
+	}
+	first := make(chan mqtt.Inbox, 1)
+	go func() {
+		in, _ := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, sub)
+		first <- in
+	}()
+	<-hold.held
+	second, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, sub)
+	close(hold.let)
+	if err != nil {
+		t.Fatal(err)
+	}
+	(<-first).Close()
+	defer second.Close()
+	ctx, cancel := context.WithTimeout(d.ctx(), 2*time.Second)
+	defer cancel()
+	if m, err := second.Recv(ctx); err != nil || string(m.Payload) != "good" {
+		t.Errorf("the second consumer got %q, %v; it waits for a read that the first one began", m.Payload, err)
+	}
+}
+
+func TestLargeMessageBehindSmallOnesDoesNotSpin(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.cfg.Queue.MaxMemory = 4096; d.broken = true })
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{MaxInflight: 2}, mqtt.Subscription{Filter: "a", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.st.Close() // a disk that is full for good
+	for i := range 5 {
+		size := 10
+		if i == 4 {
+			size = 4090
+		}
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", Payload: make([]byte, size), QoS: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := in.Recv(d.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	acked := make(chan struct{})
+	go func() { in.Ack(m.Seq); close(acked) }()
+	select {
+	case <-acked:
+	case <-time.After(2 * time.Second):
+		t.Error("Ack does not return: refill and pump call each other for ever")
+	}
+	in.Close() // ends it
+	<-acked
+}
+
+// wantStoreWorks publishes something for an absent session.
+func wantStoreWorks(t *testing.T, d *bed) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(d.ctx(), 2*time.Second)
+	defer cancel()
+	in, err := d.b.OpenInbox(ctx, "probe", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "probe", QoS: 1})
+	if err == nil {
+		in.Close()
+		err = d.b.Publish(ctx, mqtt.Message{Topic: "probe", QoS: 1})
+	}
+	if err != nil {
+		t.Errorf("nothing can be stored any more: %v; %s", err, d.b.Status().StoreError)
+		d.broken = true
+	}
+}
+
+func TestLongRetainedTopicDoesNotStopTheStore(t *testing.T) {
+	d := newBed(t, nil)
+	w := d.wire(clean("x"))
+	w.connack(packet.Accepted, false)
+	p := packet.Publish{Topic: []byte(strings.Repeat("t", 40000)), Payload: []byte("x"), Retain: true}
+	w.send(p.Append(nil))
+	w.fence()
+	wantStoreWorks(t, d)
+}
+
+func TestLongClientIDDoesNotStopTheStore(t *testing.T) {
+	d := newBed(t, nil)
+	w := d.wire(kept(strings.Repeat("i", 40000)))
+	w.next() // accepted or refused
+	wantStoreWorks(t, d)
+}
+
+// impatient is a socket on which a minute takes 20 ms.
+type impatient struct{ transport }
+
+func (i impatient) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		t = time.Now().Add(time.Until(t) / (stuck / (20 * time.Millisecond)))
+	}
+	return i.transport.SetWriteDeadline(t)
+}
+
+func TestConnectionThatWasOnceSlowCanBeWrittenMuchLater(t *testing.T) {
+	leak.Check(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	theirs, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	ours, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	drained := make(chan struct{}, 10)
+	var failed atomic.Value
+	o := output{t: impatient{newSocket(ours)}, drained: func() { drained <- struct{}{} }, failed: func(err error) { failed.Store(err) }}
+	const n = 20 << 20
+	o.packet(make([]byte, n))
+	o.flush()
+	buf := make([]byte, 1<<20)
+	for got := 0; got < n; {
+		k, err := theirs.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += k
+	}
+	<-drained
+	<-time.After(40 * time.Millisecond) // the deadline of the last blocking write runs out
+	if o.packet([]byte("x")) {
+		o.flush()
+	}
+	if err := failed.Load(); err != nil {
+		t.Errorf("the connection was ended: %v; the deadline of the blocking write still stood", err)
+	}
+	o.finish()
+}
+
+func TestAcknowledgedMessageIsNotHeldUpByABrokenStore(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.broken = true })
+	sub := d.wire(kept("sub"))
+	sub.connack(packet.Accepted, false)
+	sub.subscribe("a", 1)
+	pub := d.wire(clean("pub"))
+	pub.connack(packet.Accepted, false)
+	d.st.Close()
+	pub.publish("a", "x", 1, 1, false)
+	m := sub.wantPublish("a", "x", 1)
+	for d.b.Status().StoreError == "" { // a commit with the message has failed
+		<-time.After(time.Millisecond)
+	}
+	sub.ack(packet.TypePuback, m.ID)
+	sub.fence()
+	_ = pub.c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	if f, err := pub.r.Next(); err != nil || f.Type() != packet.TypePuback {
+		t.Errorf("no PUBACK although the only consumer has acknowledged: %v", err)
+	}
+}
+
+func TestPublishIsNotConfirmedByTheLastCommitThatMissedIt(t *testing.T) {
+	d := newBed(t, nil)
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "a", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	b := d.b
+	told := make(chan error, 1)
+	// The publisher has looked whether the broker is stopped before it was, and
+	// gets on while the last commit writes.
+	b.commit.put(store.Row{Table: "test", Key: []byte("k"), Value: []byte("v")}, never, func(*turn) {
+		t := turn{b: b}
+		t.begin()
+		_ = b.route(&t, &publication{topic: []byte("a"), qos: 1, waiter: waiter{done: func(err error) { told <- err }}})
+		t.end()
+	})
+	d.stop()
+	if err := <-told; err == nil {
+		t.Error("the publisher was told that its message is safe; it is nowhere")
+	}
+}
+
+func TestDoneIsCalledInTheOrderOfPublishing(t *testing.T) {
+	d := newBed(t, nil)
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "a", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	const n = 100
+	order := make(chan int, n)
+	for i := range n {
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", QoS: 1}, func(error) { order <- i }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		if got := <-order; got != i {
+			t.Fatalf("told of message %d, want %d", got, i)
+		}
+	}
+}
+
+func TestPubcompWaitsForTheStoreAlsoWhenPubrelComesTwice(t *testing.T) {
+	d := newBed(t, nil)
+	sub := d.wire(kept("sub"))
+	sub.connack(packet.Accepted, false)
+	sub.subscribe("a", 2)
+	sub.disconnect()
+	pub := d.wire(kept("pub"))
+	pub.connack(packet.Accepted, false)
+	pub.publish("a", "x", 2, 7, false)
+	pub.wantAck(packet.TypePubrec, 7)
+	d.b.commit.order.Lock() // no commit begins
+	pub.ack(packet.TypePubrel, 7)
+	pub.ack(packet.TypePubrel, 7)
+	pub.send(packet.Pingreq{}.Append(nil))
+	f := pub.next()
+	d.b.commit.order.Unlock()
+	if f.Type() != packet.TypePingresp {
+		t.Errorf("got %s before the store has forgotten the packet identifier: after a crash the next message with it is taken for the last one and lost", f.Type())
+	}
+}
+
+func TestEndedSessionDoesNotPinTheJournalAfterACrash(t *testing.T) {
+	// The row of a session goes with state.db, its queue with the journal, which
+	// is written second: a crash between them leaves the queue alone.
+	dir := t.TempDir()
+	st, err := store.Open(dir, store.Options{SegmentSize: 64 * units.KiB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	err = st.Commit(&store.Batch{
+		Records: []store.Record{{Seq: 1, Owners: []store.Owner{{Queue: 5, Tag: 1 << 16}}, Data: newBody("a", nil)}},
+		Queues:  []store.Queue{{ID: 5, Pending: 1}},
+		Marks:   []store.Row{{Key: []byte{0, 0, 0, 5, 0, 1}, Value: []byte{1}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cfg Config
+	cfg.SetDefaults()
+	b, err := New(cfg, Options{Store: st})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tn := turn{b: b}
+	tn.begin()
+	if err := b.commit.commit(&tn); err != nil {
+		t.Fatal(err)
+	}
+	if q := st.Queues(); len(q) > 0 {
+		t.Errorf("queue %d of no session pins the journal for ever: %+v", q[0].ID, q)
+	}
+	_ = st.Marks(func(key, _ []byte) error {
+		t.Errorf("the receipt %x of no session stays in the store for ever", key)
+		return nil
+	})
+}
+
+func TestOldInboxGetsNothingOnceItIsTakenOver(t *testing.T) {
+	d := newBed(t, nil)
+	sub := mqtt.Subscription{Filter: "a", QoS: 1}
+	old, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, sub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", QoS: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	next, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, sub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if m, err := old.Recv(d.ctx()); err == nil {
+		t.Errorf("the old consumer still gets message %d, want ErrClosed", m.Seq)
+	}
+}
+
+func TestPingreqWithABodyEndsTheConnection(t *testing.T) { // [MQTT-4.8.0-1]
+	d := newBed(t, nil)
+	w := d.wire(clean("x"))
+	w.connack(packet.Accepted, false)
+	w.send([]byte{0xc0, 1, 0})
+	w.wantEnd()
+}
+
+func TestKeepAliveAllowsOneAndAHalfTimes(t *testing.T) { // [MQTT-3.1.2-24]
+	synctest.Test(t, func(t *testing.T) {
+		d := newBed(t, func(d *bed) { d.cfg.Listeners = nil }) // a socket knows no virtual time
+		w := d.piped(packet.Connect{ClientID: "x", CleanSession: true, KeepAlive: 8})
+		w.connack(packet.Accepted, false)
+		time.Sleep(time.Second)
+		w.fence()
+		last := time.Now()
+		_ = w.c.SetReadDeadline(time.Time{})
+		if _, err := w.r.Next(); err == nil {
+			t.Fatal("got a packet")
+		}
+		if silent := time.Since(last); silent < 12*time.Second || silent > 13*time.Second {
+			t.Errorf("the connection was ended after %v of silence, want 12 s", silent)
+		}
+	})
+}
+
+func TestResentAfterARestartHasTheDupFlag(t *testing.T) { // [MQTT-3.3.1-1]
+	d := newBed(t, nil)
+	sub := d.wire(kept("sub"))
+	sub.connack(packet.Accepted, false)
+	sub.subscribe("a", 1)
+	pub := d.wire(clean("pub"))
+	pub.connack(packet.Accepted, false)
+	pub.publish("a", "x", 1, 1, false)
+	m := sub.wantPublish("a", "x", 1)
+	pub.wantAck(packet.TypePuback, 1) // it is on disk
+	d.restart()
+	sub = d.wire(kept("sub"))
+	sub.connack(packet.Accepted, true)
+	again := sub.wantPublish("a", "x", 1)
+	if again.ID != m.ID {
+		t.Errorf("sent again with the packet identifier %d, it was %d [MQTT-4.4.0-1]", again.ID, m.ID)
+	}
+	if !again.Dup {
+		t.Error("sent again without the DUP flag")
+	}
+}
+
+func TestWillIsPublishedWhilePublishersAreHeldBack(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.opts.MemoryLimit = 64 * units.KiB })
+	sub := d.dial("sub", durable)
+	sub.subscribe("will", 1)
+	k := clean("rude")
+	k.Will = &packet.Will{Topic: "will", Payload: []byte("gone"), QoS: 1}
+	w := d.wire(k)
+	w.connack(packet.Accepted, false)
+	c := d.b.commit
+	c.mu.Lock()
+	c.bytes += c.maxBytes
+	c.mu.Unlock()
+	w.c.Close()
+	for d.b.Status().Connections > 1 && !crowdWaits(c) {
+		<-time.After(time.Millisecond)
+	}
+	c.mu.Lock()
+	c.bytes -= c.maxBytes
+	if c.room != nil {
+		close(c.room)
+		c.room = nil
+	}
+	c.mu.Unlock()
+	select {
+	case m := <-sub.got:
+		if m.Topic != "will" {
+			t.Errorf("got %s", m.Topic)
+		}
+	case <-time.After(2 * time.Second):
+		t.Error("the will was thrown away because publishers were held back at that moment")
+	}
+}
+
+func crowdWaits(c *committer) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.room != nil
+}
+
+func TestPublisherWithAllAnswersOutstandingIsStillServed(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.cfg.Limits.ReceiveMaximum = 3; d.broken = true })
+	sub := d.connect("sub", false)
+	sub.subscribe("a", 1)
+	sub.disconnect()
+	pub := d.connect("pub", false)
+	pub.subscribe("b", 2)
+	d.st.Close() // no PUBACK comes for days
+	for i := range uint16(3) {
+		pub.publish("a", "x", 1, i+1, false)
+	}
+	for d.b.Status().StoreError == "" {
+		<-time.After(time.Millisecond)
+	}
+	_ = pub.c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	pub.send(packet.Pingreq{}.Append(nil))
+	if f, err := pub.r.Next(); err != nil || f.Type() != packet.TypePingresp {
+		t.Errorf("no PINGRESP: %v; a client that waits for its PUBACKs is not read, so it gives the connection up", err)
+	}
+}
+
+func TestReadingIsShownOnceTheInboxHasItAlsoWhileTheStoreIsBroken(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.broken = true })
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "a", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	sub := d.connect("sub", false)
+	sub.subscribe("a", 1)
+	d.st.Close()
+	if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", Payload: []byte("x"), QoS: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for d.b.Status().StoreError == "" { // a commit with the reading has failed
+		<-time.After(time.Millisecond)
+	}
+	m, err := in.Recv(d.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Ack(m.Seq)
+	_ = sub.c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	if f, err := sub.r.Next(); err != nil || f.Type() != packet.TypePublish {
+		t.Errorf("the local subscriber does not get the reading although the inbox has it: %v", err)
+	}
+}
+
+func TestReadingIsShownToQoS1OnlyOnceTheInboxHasIt(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.opts.OnlineDelay = units.Duration(time.Hour) })
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "a", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	one, zero := d.wire(clean("one")), d.wire(clean("zero"))
+	one.connack(packet.Accepted, false)
+	zero.connack(packet.Accepted, false)
+	one.subscribe("a", 1)
+	zero.subscribe("a", 0)
+	pub := d.wire(clean("pub"))
+	pub.connack(packet.Accepted, false)
+	if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", Payload: []byte("reading"), QoS: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	zero.wantPublish("a", "reading", 0)
+	c := d.b.commit
+	c.mu.Lock()
+	r := *c.pend.front()
+	open, state := r.open.Load(), r.state
+	c.mu.Unlock()
+	if open && state == waiting {
+		t.Error("the gate is open before inbox or disk has the reading")
+	}
+	if state == waiting {
+		one.fence()
+	}
+	pub.publish("a", "behind it", 1, 1, false)
+	m, err := in.Recv(d.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Ack(m.Seq)
+	one.wantPublish("a", "reading", 1)
+	one.wantPublish("a", "behind it", 1)
+}

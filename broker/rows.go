@@ -1,0 +1,43 @@
+package broker
+
+import "tidegate/store"
+
+// rows are rows of the store that wait to be written. A row that changes again
+// before it was takes its own place, so that they are no more than there are
+// keys.
+type rows struct {
+	list []store.Row
+	at   map[string]int // by table and key
+}
+
+func (r *rows) put(row store.Row) {
+	key := row.Table + "\x00" + string(row.Key)
+	if i, had := r.at[key]; had {
+		r.list[i] = row
+		return
+	}
+	if r.at == nil {
+		r.at = make(map[string]int)
+	}
+	r.at[key] = len(r.list)
+	r.list = append(r.list, row)
+}
+
+// take empties r and returns what was in it.
+func (r *rows) take() []store.Row {
+	list := r.list
+	*r = rows{}
+	return list
+}
+
+// putBack returns what take had returned and could not be written. Rows that
+// have changed since are newer.
+func (r *rows) putBack(list []store.Row) {
+	newer := r.take()
+	for _, row := range list {
+		r.put(row)
+	}
+	for _, row := range newer {
+		r.put(row)
+	}
+}

@@ -1,0 +1,64 @@
+//go:build linux
+
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// program is the path of the gateway's binary, which TestMain builds.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tidegate-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "tidegate")
+	build := exec.Command("go", "build", "-o", program, "tidegate/cmd/gateway")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the gateway: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// scale is how many messages a test sends that takes n in a normal run.
+func scale(n int) int {
+	if os.Getenv("TIDEGATE_E2E") == "full" {
+		return 10 * n
+	}
+	return n
+}
+
+// random returns the source of a test's random points and logs how to repeat it.
+func random(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano()) % 1_000_000
+	if given := os.Getenv("TIDEGATE_SEED"); given != "" {
+		n, err := strconv.ParseUint(given, 10, 64)
+		if err != nil {
+			t.Fatalf("TIDEGATE_SEED: %v", err)
+		}
+		seed = n
+	}
+	t.Logf("repeat with TIDEGATE_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// between returns a number from low up to, but without, high.
+func between(r *rand.Rand, low, high int) int { return low + r.IntN(high-low) }
