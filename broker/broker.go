@@ -80,6 +80,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		maxBytes: int(cmp.Or(o.MemoryLimit, 64*units.MiB)) / 4,
 		wake:     make(chan struct{}, 1),
 		due:      never,
+		rowsDue:  never,
 		last:     o.Store.LastSeq(),
 	}
 	b.commit.committed = b.commit.last

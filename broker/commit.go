@@ -51,10 +51,7 @@ func (c *committer) step(t *turn) (next int64) {
 // nextDue finds the earliest time that something has to be on disk. The caller
 // holds mu.
 func (c *committer) nextDue() int64 {
-	if len(c.rows.list)+len(c.marks.list)+len(c.dirty)+len(c.orphans)+len(c.then) > 0 {
-		return c.due
-	}
-	due := never
+	due := c.rowsDue
 	for i := range c.pend.len() {
 		if r := *c.pend.at(i); r.state == waiting || r.state == writing {
 			due = min(due, r.due)
@@ -66,15 +63,17 @@ func (c *committer) nextDue() int64 {
 // close makes the last commit. Who still waits after it is told that it failed.
 func (c *committer) close(t *turn) {
 	err := cmp.Or(c.commit(t), mqtt.ErrClosed)
-	for _, w := range c.shut() {
-		if w.done != nil {
-			w.done(err)
-		}
+	waiters, then := c.shut()
+	for _, w := range waiters {
+		w.stored(t, err)
+	}
+	for _, fn := range then {
+		fn(t, err)
 	}
 }
 
-// shut lets nobody wait for memory any more, and returns who waits for records.
-func (c *committer) shut() (waiters []waiter) {
+// shut lets nobody wait for memory any more, and returns who waits for the disk.
+func (c *committer) shut() (waiters []waiter, then []func(*turn, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
@@ -85,7 +84,7 @@ func (c *committer) shut() (waiters []waiter) {
 	for i := range c.pend.len() {
 		waiters = append(waiters, (*c.pend.at(i)).waiters...)
 	}
-	return waiters
+	return waiters, c.then
 }
 
 // group is what one commit takes: the batch for the store and what to do when it
@@ -95,7 +94,7 @@ type group struct {
 	records []*record
 	queues  []*session
 	orphans []uint32
-	then    []func(*turn)
+	then    []func(*turn, error)
 }
 
 // commit writes everything dirty in one group. When the store refuses it, all of
@@ -119,7 +118,7 @@ func (c *committer) commit(t *turn) error {
 	}
 	c.finish(t, g)
 	for _, then := range g.then {
-		then(t)
+		then(t, nil)
 	}
 	return nil
 }
@@ -139,6 +138,7 @@ func (c *committer) gather() *group {
 	}
 	g.batch.Rows, g.batch.Marks, g.queues = c.rows.take(), c.marks.take(), c.dirty
 	c.dirty, c.then, c.orphans = nil, nil, nil
+	c.rowsDue = never
 	for _, s := range g.queues {
 		s.moved = false
 	}
@@ -180,6 +180,7 @@ func (c *committer) putBack(t *turn, g *group) {
 	c.rows.putBack(g.batch.Rows)
 	c.marks.putBack(g.batch.Marks)
 	c.then = append(g.then, c.then...)
+	c.rowsDue = min(c.rowsDue, t.now+retryAfter)
 	c.orphans = append(g.orphans, c.orphans...)
 	for _, s := range g.queues {
 		c.movedLocked(s)
@@ -196,6 +197,7 @@ func (c *committer) finish(t *turn, g *group) {
 		c.keep(t, r)
 	}
 	c.trim()
+	c.ease()
 }
 
 // report says once that the disk refuses, and once that it takes again.

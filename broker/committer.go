@@ -44,6 +44,7 @@ type committer struct {
 	last      uint64         // the newest seq given out
 	committed uint64         // all up to here are on disk or dropped
 	due       int64          // no later than this the committer has to look again
+	rowsDue   int64          // when all that is not a record has to be on disk
 	room      chan struct{}  // closed when bytes are below maxBytes again; nil: they are
 	dead      int            // dropped ones in pend
 	busy      bool           // a commit is under way
@@ -51,7 +52,7 @@ type committer struct {
 	marks     rows
 	orphans   []uint32   // queues on disk that belong to no session
 	dirty     []*session // whose position has changed
-	then      []func(*turn)
+	then      []func(*turn, error)
 	closed    bool
 	failed    error // of the last commit; nil: it went well
 }
@@ -170,7 +171,12 @@ func (c *committer) keep(t *turn, r *record) {
 	r.waiters = nil
 	c.openGate(t, r)
 	r.body, r.owners = nil, nil
-	if c.room != nil && c.bytes < c.maxBytes/2 {
+	c.ease()
+}
+
+// ease lets publishers go on that were held back. The caller holds mu.
+func (c *committer) ease() {
+	if c.room != nil && c.bytes < c.maxBytes/2 && c.roomy() {
 		close(c.room)
 		c.room = nil
 	}
@@ -214,6 +220,16 @@ func (c *committer) dueBy(when int64) {
 	case c.wake <- struct{}{}:
 	default:
 	}
+}
+
+// alsoBy notes that something which is not a record has to be on disk by when,
+// and what to do then. The caller holds mu.
+func (c *committer) alsoBy(when int64, then func(*turn, error)) {
+	if then != nil {
+		c.then = append(c.then, then)
+	}
+	c.rowsDue = min(c.rowsDue, when)
+	c.dueBy(when)
 }
 
 // absent makes everything that s is owed due, now that it is gone. The caller
@@ -298,36 +314,27 @@ func (c *committer) unstore(s *session) {
 
 // put notes a row of state.db to be written by due. then, if not nil, is called
 // when it is on disk.
-func (c *committer) put(row store.Row, due int64, then func(*turn)) {
+func (c *committer) put(row store.Row, due int64, then func(*turn, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rows.put(row)
-	if then != nil {
-		c.then = append(c.then, then)
-	}
-	c.dueBy(due)
+	c.alsoBy(due, then)
 }
 
 // mark notes a row that goes with the records, likewise.
-func (c *committer) mark(key, value []byte, due int64, then func(*turn)) {
+func (c *committer) mark(key, value []byte, due int64, then func(*turn, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.marks.put(store.Row{Key: key, Value: value})
-	if then != nil {
-		c.then = append(c.then, then)
-	}
-	c.dueBy(due)
+	c.alsoBy(due, then)
 }
 
 // moved notes that the position of s has changed. The caller holds s.mu.
-func (c *committer) moved(s *session, due int64, then func(*turn)) {
+func (c *committer) moved(s *session, due int64, then func(*turn, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.movedLocked(s)
-	if then != nil {
-		c.then = append(c.then, then)
-	}
-	c.dueBy(due)
+	c.alsoBy(due, then)
 }
 
 func (c *committer) movedLocked(s *session) {
@@ -341,8 +348,15 @@ func (c *committer) movedLocked(s *session) {
 func (c *committer) crowded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.closed || c.bytes >= c.maxBytes
+	return c.closed || !c.roomy()
 }
+
+// maxThen bounds how many answers may wait for the disk.
+const maxThen = 1 << 14
+
+// roomy reports whether there is memory for more that waits for the disk. The
+// caller holds mu.
+func (c *committer) roomy() bool { return c.bytes < c.maxBytes && len(c.then) < maxThen }
 
 // waitRoom holds a publisher back while the records that wait for the disk use
 // up their memory. It fails when done is closed, or the committer has ended.
@@ -353,7 +367,7 @@ func (c *committer) waitRoom(done <-chan struct{}) error {
 			c.mu.Unlock()
 			return mqtt.ErrClosed
 		}
-		if c.bytes < c.maxBytes {
+		if c.roomy() {
 			c.mu.Unlock()
 			return nil
 		}

@@ -134,10 +134,8 @@ func (c *conn) handle(t *turn, f packet.Frame) error {
 		}
 		return c.connect(t, f)
 	}
-	if answered(f) {
-		if err := c.holdBack(t); err != nil {
-			return err
-		}
+	if err := c.holdBack(t, f); err != nil {
+		return err
 	}
 	switch f.Type() {
 	case packet.TypePublish:
@@ -154,18 +152,6 @@ func (c *conn) handle(t *turn, f packet.Frame) error {
 		return c.disconnect(f)
 	}
 	return fmt.Errorf("a client must not send a %s", f.Type()) // [MQTT-3.1.0-2] for a second CONNECT
-}
-
-// answered reports whether the client gets an answer to f. A client that does not
-// read its answers may hand in no more such packets.
-func answered(f packet.Frame) bool {
-	switch f.Type() {
-	case packet.TypePublish:
-		return f.First&0x06 != 0
-	case packet.TypePuback, packet.TypePubcomp:
-		return false
-	}
-	return true
 }
 
 // ping answers a PINGREQ [MQTT-3.12.4-1].

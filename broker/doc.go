@@ -24,7 +24,7 @@
 // # Locks
 //
 // In the order in which they are taken: Broker.mu, committer.order, session.mu,
-// then the leaves committer.mu, trie.mu, retained.mu, output.mu and inbox.mu. No
+// retained.mu, then the leaves committer.mu, trie.mu, output.mu and inbox.mu. No
 // lock is held while a packet is written, a commit runs, or a channel is waited
 // for.
 //

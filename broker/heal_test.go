@@ -233,7 +233,7 @@ func TestPublishIsNotConfirmedByTheLastCommitThatMissedIt(t *testing.T) {
 	told := make(chan error, 1)
 	// The publisher has looked whether the broker is stopped before it was, and
 	// gets on while the last commit writes.
-	b.commit.put(store.Row{Table: "test", Key: []byte("k"), Value: []byte("v")}, never, func(*turn) {
+	b.commit.put(store.Row{Table: "test", Key: []byte("k"), Value: []byte("v")}, never, func(*turn, error) {
 		t := turn{b: b}
 		t.begin()
 		_ = b.route(&t, &publication{topic: []byte("a"), qos: 1, waiter: waiter{done: func(err error) { told <- err }}})

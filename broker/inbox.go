@@ -51,13 +51,15 @@ func (b *Broker) resubscribe(t *turn, s *session, subs []mqtt.Subscription) erro
 	if !s.replaceSubs(subs) {
 		return nil
 	}
-	saved := make(chan struct{})
-	s.save(t.now, func(*turn) { close(saved) })
+	saved := make(chan error, 1)
+	s.save(t.now, func(_ *turn, err error) { saved <- err })
 	t.end()
 	select {
-	case <-saved:
-		return nil
+	case err := <-saved:
+		return err
 	case <-t.done:
+		return mqtt.ErrClosed
+	case <-b.stopped:
 		return mqtt.ErrClosed
 	}
 }

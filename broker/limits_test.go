@@ -126,8 +126,6 @@ func TestReceiveMaximumHoldsThePublisherBack(t *testing.T) {
 	sub.disconnect()
 	pub := d.wire(clean("pub"))
 	pub.connack(packet.Accepted, false)
-	d.b.commit.order.Lock()
-	d.b.commit.order.Unlock()
 	d.st.Close()
 	for i := range uint16(10) {
 		pub.publish("a", "x", 1, i+1, false)

@@ -211,10 +211,10 @@ func (s *session) pubrec(t *turn, id uint16) {
 }
 
 func (s *session) releaseOnDisk(t *turn, id uint16) {
-	s.b.commit.moved(s, t.now+s.b.commit.interval, func(t *turn) {
+	s.b.commit.moved(s, t.now+s.b.commit.interval, func(t *turn, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if i := s.window.find(id); i >= 0 && s.window.slots.at(i).released {
+		if i := s.window.find(id); err == nil && i >= 0 && s.window.slots.at(i).released {
 			s.release(t, id)
 		}
 	})

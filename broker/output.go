@@ -131,6 +131,9 @@ func (o *output) flush() (goOn bool) {
 			o.fail(err)
 			break
 		}
+		if n < len(b) && o.last {
+			break // the connection is at its end, and nobody would join the goroutine
+		}
 		if n < len(b) {
 			o.wg.Add(1)
 			go o.drain(b, n)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
@@ -37,11 +38,22 @@ func (c *conn) publish(t *turn, f packet.Frame) error {
 	return c.publishOnce(t, &pub, p.ID)
 }
 
-// holdBack stops reading while the client has as many publications under way as
-// it may, or does not read its answers.
-func (c *conn) holdBack(t *turn) error {
+// holdBack stops reading while the client does not read its answers, or hands in
+// more publications than it may have under way.
+func (c *conn) holdBack(t *turn, f packet.Frame) error {
+	most := c.b.cfg.Limits.ReceiveMaximum
+	switch f.Type() {
+	case packet.TypePublish:
+		if f.First&0x06 == 0 { // QoS 0 is not answered
+			return nil
+		}
+	case packet.TypePuback, packet.TypePubcomp, packet.TypeDisconnect:
+		return nil
+	default:
+		most = math.MaxInt
+	}
 	for {
-		fewer := c.out.heldBack(c.b.cfg.Limits.ReceiveMaximum)
+		fewer := c.out.heldBack(most)
 		if fewer == nil {
 			return nil
 		}
@@ -73,7 +85,7 @@ func (c *conn) publishOnce(t *turn, pub *publication, id uint16) error {
 	}
 	pub.receipt = r
 	if err := c.b.route(t, pub); err != nil {
-		c.s.takeReceipt(id)
+		c.s.takeReceipt(id, r)
 		return err
 	}
 	return nil
@@ -102,33 +114,39 @@ func (s *session) receive(id uint16, most int) (r *receipt, again bool, err erro
 // message, so it waits until the store has forgotten the receipt as well.
 func (c *conn) pubrel(t *turn, id uint16) {
 	s := c.s
-	if !s.releaseReceipt(id) {
+	r := s.unmarked(id)
+	if r == nil {
 		c.reply(t, packet.TypePubcomp, id)
 		return
 	}
-	c.b.commit.mark(s.receiptKey(id), nil, t.now+c.b.commit.interval, func(t *turn) {
-		s.takeReceipt(id)
-		c.reply(t, packet.TypePubcomp, id)
+	c.b.commit.mark(s.receiptKey(id), nil, t.now+c.b.commit.interval, func(t *turn, err error) {
+		if err == nil {
+			s.takeReceipt(id, r)
+			c.reply(t, packet.TypePubcomp, id)
+		}
 	})
 }
 
-// releaseReceipt ends a receipt. It returns false if the store need not know.
-func (s *session) releaseReceipt(id uint16) (marked bool) {
+// unmarked removes the receipt if the store does not know of it. Otherwise it
+// returns it.
+func (s *session) unmarked(id uint16) *receipt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.received[id]
 	if r == nil || !r.marked {
 		delete(s.received, id)
-		return false
+		return nil
 	}
-	return true
+	return r
 }
 
-// takeReceipt removes a receipt.
-func (s *session) takeReceipt(id uint16) {
+// takeReceipt removes the receipt r.
+func (s *session) takeReceipt(id uint16, r *receipt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.received, id)
+	if s.received[id] == r {
+		delete(s.received, id)
+	}
 }
 
 // receiptKey names a receipt in the store: queue number, packet identifier.
@@ -181,7 +199,10 @@ func (c *conn) subscribe(t *turn, f packet.Frame) error {
 			c.log.Warn("refused a subscription", "filter", sub.Filter[:min(len(sub.Filter), 100)], "reason", why)
 		}
 	}
-	answer := func(t *turn) {
+	answer := func(t *turn, err error) {
+		if err != nil {
+			return
+		}
 		c.flushIf(t, c.out.packet(k.Append(nil)))
 		for i, sub := range p.Subscriptions {
 			if k.Codes[i] != mqtt.QoSFailure {
@@ -189,9 +210,17 @@ func (c *conn) subscribe(t *turn, f packet.Frame) error {
 			}
 		}
 	}
+	return c.answerSaved(t, answer)
+}
+
+// answerSaved calls answer once the subscriptions are as safe as the session is.
+func (c *conn) answerSaved(t *turn, answer func(*turn, error)) error {
 	if !c.s.durable() {
-		answer(t)
+		answer(t, nil)
 		return nil
+	}
+	if err := c.b.holdBack(t); err != nil {
+		return err
 	}
 	c.s.save(t.now+c.b.commit.interval, answer)
 	return nil
@@ -206,13 +235,12 @@ func (c *conn) unsubscribe(t *turn, f packet.Frame) error {
 	for _, filter := range p.Filters {
 		c.s.unsubscribe(filter)
 	}
-	answer := func(t *turn) { c.reply(t, packet.TypeUnsuback, p.ID) }
-	if !c.s.durable() {
-		answer(t)
-		return nil
+	answer := func(t *turn, err error) {
+		if err == nil {
+			c.reply(t, packet.TypeUnsuback, p.ID)
+		}
 	}
-	c.s.save(t.now+c.b.commit.interval, answer)
-	return nil
+	return c.answerSaved(t, answer)
 }
 
 // restoreReceipt takes over a receipt that the store knows of.

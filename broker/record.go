@@ -50,6 +50,16 @@ type waiter struct {
 	done func(error)
 }
 
+// stored tells w when something it waits for has got to the disk, or never will.
+func (w waiter) stored(t *turn, err error) {
+	switch {
+	case err == nil:
+		w.tell(t)
+	case w.done != nil:
+		w.done(err)
+	}
+}
+
 // size is what the record costs in memory while it waits.
 func (r *record) size() int { return len(r.body) + 160 }
 

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"sync"
-	"time"
 
 	"tidegate/mqtt"
 	"tidegate/store"
@@ -34,10 +33,8 @@ type retainedMessage struct {
 
 // set stores, replaces or, if the payload is empty, removes the message of a
 // topic. It reports whether anything has changed, and false for ok if there is
-// no room for it.
+// no room for it. The caller holds mu.
 func (r *retained) set(m retainedMessage) (changed, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	old, had := r.list[string(m.body.topic())]
 	if len(m.body.payload()) == 0 {
 		if had {
@@ -78,53 +75,52 @@ func (r *retained) count() int {
 	return len(r.list)
 }
 
-// firstRefusal reports whether the user has to be told that no more fits.
-func (r *retained) firstRefusal() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	first := !r.full
-	r.full = true
-	return first
-}
-
 // keepRetained keeps the message of p for later subscribers. Who waits for a QoS
 // 1 or 2 message is told once that is on disk.
 func (b *Broker) keepRetained(t *turn, p *publication, kept body) {
-	changed, ok := b.retained.set(retainedMessage{kept, p.qos})
+	ok, first := b.storeRetained(t, p, kept)
 	if !ok {
 		b.stats.retainedRefused.Add(1)
-		if b.retained.firstRefusal() {
-			b.log.Warn("no room for another retained message; it was delivered and not kept", "topic", string(p.topic),
-				"max_retained", b.cfg.Limits.MaxRetained, "max_retained_size", b.cfg.Limits.MaxRetainedSize)
-		}
+	}
+	if first {
+		b.log.Warn("no room for another retained message; it was delivered and not kept", "topic", string(p.topic[:min(len(p.topic), 100)]),
+			"max_retained", b.cfg.Limits.MaxRetained, "max_retained_size", b.cfg.Limits.MaxRetainedSize)
+	}
+}
+
+// storeRetained does so. It reports whether there is room for the message, and
+// whether it is the first for which there is not. One lock stands over memory
+// and disk, so that both get the same last message.
+func (b *Broker) storeRetained(t *turn, p *publication, kept body) (ok, first bool) {
+	r := &b.retained
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed, ok := r.set(retainedMessage{kept, p.qos})
+	if !ok {
+		first, r.full = !r.full, true
 	}
 	if !changed {
-		return
+		return ok, first
 	}
 	row := store.Row{Table: retainedTable, Key: kept.topic()}
 	if payload := kept.payload(); len(payload) > 0 {
 		row.Value = append([]byte{retainedVersion, byte(p.qos)}, payload...)
 	}
 	if p.qos == mqtt.AtMostOnce || p.unconfirmed() {
-		b.commit.put(row, t.now+int64(time.Second), nil)
-		return
+		b.commit.put(row, t.now+lazy, nil)
+	} else {
+		b.commit.put(row, t.now+b.commit.interval, p.waiter.also().stored)
 	}
-	stored := p.waiter.also()
-	b.commit.put(row, t.now+b.commit.interval, stored.tell)
+	return ok, first
 }
 
 // sendRetained sends a new subscription the messages it matches.
 func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
 	for _, m := range b.retained.match(sub.Filter) {
 		q := min(m.qos, sub.QoS)
-		switch {
-		case q == mqtt.AtMostOnce && !s.durable():
-			s.offerRetained(t, replay{m.body, q})
-		case q == mqtt.AtMostOnce:
-			s.offer0(t, m.body, true)
-		case s.durable():
+		if q != mqtt.AtMostOnce && s.durable() {
 			b.oweOne(t, s, item{body: m.body, qos: q, retain: true})
-		default:
+		} else {
 			s.offerRetained(t, replay{m.body, q})
 		}
 	}
@@ -143,8 +139,8 @@ func (b *Broker) oweOne(t *turn, s *session, it item) {
 	c.settle(t, rec, waiter{})
 }
 
-// offerRetained queues a retained message for a transient session. The list holds
-// no copies, and the session takes from it as its window and its connection
+// offerRetained queues a retained message that is not owed durably. The list
+// holds no copies, and the session takes from it as its window and its connection
 // allow.
 func (s *session) offerRetained(t *turn, r replay) {
 	s.mu.Lock()

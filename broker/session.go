@@ -41,7 +41,7 @@ type session struct {
 	window   window
 	ram      queue[item]
 	ramBytes int
-	replay   queue[replay] // transient sessions: retained messages still to be sent, before ram
+	replay   queue[replay] // retained messages still to be sent, before ram
 	behind   bool          // more is owed than window and ram hold
 	filling  bool          // refill is reading
 	from     uint64        // its queue began behind this place
@@ -190,8 +190,9 @@ func (s *session) replaceSubs(subs []mqtt.Subscription) (changed bool) {
 	return changed
 }
 
-// save writes the session's row. then, if not nil, is called when it is on disk.
-func (s *session) save(due int64, then func(*turn)) {
+// save writes the session's row. then, if not nil, is called when it is on disk,
+// or with the reason why it never will be.
+func (s *session) save(due int64, then func(*turn, error)) {
 	s.mu.Lock()
 	row := s.row()
 	s.mu.Unlock()

@@ -137,7 +137,7 @@ func (b *Broker) restore() error {
 			s.restore(q)
 		} else { // a crash came between the end of its session and its own
 			b.commit.orphans = append(b.commit.orphans, q.ID)
-			b.commit.due = lazy
+			b.commit.due, b.commit.rowsDue = lazy, lazy
 		}
 	}
 	if err := b.commit.store.Marks(func(key, _ []byte) error { return b.restoreReceipt(key) }); err != nil {

@@ -95,6 +95,7 @@ func TestSim(t *testing.T) {
 		subs = append(subs, r)
 	}
 	pub := d.connect("pub", false)
+	pub.subscribe("nothing", 1) // from here on the disk knows the session
 	away := func(r *receiver) {
 		if r.w != nil {
 			r.w.c.Close()
