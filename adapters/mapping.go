@@ -29,7 +29,6 @@ func (e *RejectError) Error() string { return e.Text }
 
 // Mapping makes messages of the readings of one adapter.
 type Mapping struct {
-	origin  string
 	status  string   // the topic of the adapter's status
 	topic   []string // the template, cut at each {field}
 	payload string
@@ -45,7 +44,6 @@ type scaled struct {
 // NewMapping makes the mapping of c, which must have passed its Check.
 func NewMapping(c *Config) *Mapping {
 	m := &Mapping{
-		origin:  "adapter/" + c.Name,
 		status:  "sensor/" + c.Name + "/status",
 		topic:   strings.Split(c.Topic, "{field}"),
 		payload: c.Payload,
@@ -75,7 +73,7 @@ func (m *Mapping) Message(r Reading) (mqtt.Message, error) {
 	if err != nil {
 		return mqtt.Message{}, &RejectError{ReasonType, fmt.Sprintf("field %q: %v", r.Name, err)}
 	}
-	msg := mqtt.Message{Topic: m.topicOf(r.Name), Payload: payload, QoS: mqtt.AtLeastOnce, Origin: m.origin}
+	msg := mqtt.Message{Topic: m.topicOf(r.Name), Payload: payload, QoS: mqtt.AtLeastOnce}
 	if err := msg.Validate(); err != nil {
 		return mqtt.Message{}, &RejectError{ReasonTopic, fmt.Sprintf("field %q: %v", r.Name, err)}
 	}
@@ -89,7 +87,6 @@ func (m *Mapping) Status(s State) mqtt.Message {
 		Payload: []byte(s),
 		QoS:     mqtt.AtLeastOnce,
 		Retain:  true,
-		Origin:  m.origin,
 	}
 }
 

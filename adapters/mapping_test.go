@@ -61,7 +61,7 @@ func TestPayloads(t *testing.T) {
 				if err != nil || string(m.Payload) != want {
 					t.Errorf("%s: got %s, %v\nwant %s", format, m.Payload, err, want)
 				}
-				if m.QoS != mqtt.AtLeastOnce || m.Retain || m.Origin != "adapter/weather" {
+				if m.QoS != mqtt.AtLeastOnce || m.Retain {
 					t.Errorf("%s: %+v", format, m)
 				}
 			}

@@ -194,7 +194,6 @@ func (b *Bridge) announce(ctx context.Context, state string) {
 		Payload: []byte(state),
 		QoS:     mqtt.AtLeastOnce,
 		Retain:  true,
-		Origin:  b.inboxName(),
 	}, nil)
 	if err != nil {
 		b.log.Warn("bridge cannot publish its state", "state", state, "error", err)

@@ -30,7 +30,6 @@ type Message struct {
 	Payload []byte
 	QoS     QoS
 	Retain  bool
-	Origin  string // who published: a client id, "adapter/weather", "bridge/cloud"
 }
 
 // Errors of publishing, to be matched with [errors.Is].

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -92,5 +93,19 @@ func TestAdapterSamplesAreValid(t *testing.T) {
 				t.Errorf("the sample of %s has the kind %q", kind, a.Common().Kind)
 			}
 		}
+	}
+}
+
+func TestReadmeShowsTheSample(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample, err := os.ReadFile("../../configs/pi-usb-serial.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(readme, sample) {
+		t.Error("README.md does not show configs/pi-usb-serial.yaml as it is: copy it there")
 	}
 }
