@@ -50,7 +50,8 @@ func example() Status {
 		Name: "pump-house", Version: "1.2.3", Time: day.Add(30 * time.Hour), Started: day, UptimeSeconds: 30 * 3600,
 		Broker: broker.Status{
 			Connections: 2, Sessions: 3, Retained: 4, PacketsReceived: 5, MessagesReceived: 6, MessagesSent: 7,
-			MessagesDropped: 8, ConnectionsRefused: 9, RetainedRefused: 10, StoreError: "no space left on device",
+			MessagesDropped: 8, ConnectionsRefused: 9, RetainedRefused: 10,
+			BadCredentials: 11, NotAuthorized: 12, PublicationsDenied: 13, SubscriptionsDenied: 14, StoreError: "no space left on device",
 		},
 		Sessions: []broker.SessionStatus{
 			{ID: "logger", Durable: true, Subscriptions: 1, Queued: 12345678, OnDisk: 12345678},

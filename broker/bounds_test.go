@@ -138,7 +138,7 @@ func TestWindowDoesNotKeepWhatWasSent(t *testing.T) {
 	defer s.mu.Unlock()
 	sum := 0
 	for i := range s.window.len() {
-		sum += len(s.window.slots.at(i).body)
+		sum += s.window.slots.at(i).body.size()
 	}
 	if sum > 2*int(d.cfg.Queue.MaxMemory) {
 		t.Errorf("the window holds %d bytes that were sent and that nobody needs any more; max_memory is %v", sum, d.cfg.Queue.MaxMemory)
@@ -204,7 +204,7 @@ func TestDeepFilterIsCheap(t *testing.T) {
 	s := &session{b: d.b}
 	const n = 10
 	for i := range n {
-		if err := s.subscribe(mqtt.Subscription{Filter: fmt.Sprintf("%d%s", i, strings.Repeat("/", 60000))}); !errors.Is(err, errTooDeep) {
+		if _, err := s.subscribe(mqtt.Subscription{Filter: fmt.Sprintf("%d%s", i, strings.Repeat("/", 60000))}); !errors.Is(err, errTooDeep) {
 			t.Fatalf("a filter with 60,000 levels: %v", err)
 		}
 	}

@@ -3,11 +3,11 @@ package broker
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tidegate/internal/units"
@@ -20,29 +20,40 @@ type Options struct {
 	Store *store.Store // opened and closed by the caller
 	Log   *slog.Logger // nil: nothing is logged
 
+	Version string // of the program, for $SYS/broker/version; may be empty
+
 	CommitInterval units.Duration // the longest wait for a group commit; 0: 10 ms
 	OnlineDelay    units.Duration // how long a connected consumer may take to acknowledge; 0: 1 s
 	MemoryLimit    units.Size     // of which a quarter may wait for the disk; 0: 64 MiB
+
+	Hooks Hooks // what the embedding program wants to decide and to see
 }
 
-// Broker is an MQTT 3.1.1 broker. Its methods may be called from any goroutine.
+// Broker is an MQTT broker. Its methods may be called from any goroutine.
 // It implements [mqtt.Publisher] and [mqtt.Subscriber].
 type Broker struct {
 	cfg         Config
+	version     string
 	log         *slog.Logger
 	start       time.Time
+	hooks       Hooks
 	onlineDelay int64 // nanoseconds
 	maxRAM      int   // bytes of one session's queue in memory
 
-	commit   *committer
-	trie     trie
-	retained retained
-	stats    counters
-	turns    sync.Pool
-	stopped  chan struct{} // closed when Serve no longer takes responsibility
+	commit      *committer
+	trie        trie
+	retained    retained
+	sysRetained retained // what the broker says about itself
+	stats       counters
+	access      atomic.Pointer[access] // what Reload has made
+	turns       sync.Pool
+	alarms      alarms
+	stopped     chan struct{} // closed when Serve no longer takes responsibility
 
-	listeners []net.Listener
+	listeners []*listener
 	wg        sync.WaitGroup // of connections
+
+	reloading sync.Mutex // taken before all others
 
 	mu        sync.Mutex
 	sessions  map[string]*session
@@ -61,7 +72,9 @@ func New(cfg Config, o Options) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg:         cfg,
+		version:     o.Version,
 		log:         o.Log,
+		hooks:       o.Hooks,
 		start:       time.Now(),
 		onlineDelay: int64(cmp.Or(o.OnlineDelay, units.Duration(time.Second))),
 		maxRAM:      int(cfg.Queue.MaxMemory),
@@ -70,7 +83,9 @@ func New(cfg Config, o Options) (*Broker, error) {
 		conns:       make(map[*conn]struct{}),
 		stopped:     make(chan struct{}),
 	}
+	b.sysRetained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits}
 	b.retained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits}
+	b.alarms = alarms{set: make(map[alarmKey]alarm), wake: make(chan struct{}, 1)}
 	b.turns.New = func() any { return &turn{b: b} }
 	b.commit = &committer{
 		store:    o.Store,
@@ -84,6 +99,9 @@ func New(cfg Config, o Options) (*Broker, error) {
 		last:     o.Store.LastSeq(),
 	}
 	b.commit.committed = b.commit.last
+	if err := b.Reload(); err != nil {
+		return nil, err
+	}
 	if err := b.restore(); err != nil {
 		return nil, fmt.Errorf("restore the broker's state: %w", err)
 	}
@@ -94,29 +112,6 @@ func New(cfg Config, o Options) (*Broker, error) {
 // back, whatever happens to the clock.
 func (b *Broker) now() int64 { return int64(time.Since(b.start)) }
 
-// Listen opens the listeners, so that their addresses are known before [Broker.Serve].
-func (b *Broker) Listen() error {
-	for _, l := range b.cfg.Listeners {
-		addr, _ := l.hostPort()
-		ln, err := net.Listen("tcp", addr)
-		if err != nil {
-			b.closeListeners()
-			return fmt.Errorf("listen on %s: %w", l.Address, err)
-		}
-		b.listeners = append(b.listeners, ln)
-	}
-	return nil
-}
-
-// Addrs returns the addresses of the listeners.
-func (b *Broker) Addrs() []net.Addr {
-	addrs := make([]net.Addr, len(b.listeners))
-	for i, ln := range b.listeners {
-		addrs[i] = ln.Addr()
-	}
-	return addrs
-}
-
 // Serve accepts connections until ctx is done. Then it ends them all, writes
 // what is not on disk, and returns once nothing of it runs any more. It is called
 // once. Who publishes in the process should have ended before ctx does.
@@ -125,8 +120,13 @@ func (b *Broker) Serve(ctx context.Context) error {
 	defer stopCommit()
 	var committing, accepting sync.WaitGroup
 	committing.Go(func() { b.commit.run(commitCtx, &turn{b: b}) })
-	for _, ln := range b.listeners {
-		accepting.Go(func() { b.accept(ctx, ln) })
+	accepting.Go(func() {
+		y := sys{b: b, version: b.version, loads: make(map[string]*load)}
+		y.run(ctx, &turn{b: b, done: ctx.Done()})
+	})
+	accepting.Go(func() { b.alarms.run(ctx, &turn{b: b, done: ctx.Done()}) })
+	for _, l := range b.listeners {
+		accepting.Go(func() { b.accept(ctx, l) })
 	}
 	<-ctx.Done()
 	b.closeListeners()
@@ -139,45 +139,6 @@ func (b *Broker) Serve(ctx context.Context) error {
 	return b.commit.health()
 }
 
-func (b *Broker) closeListeners() {
-	for _, ln := range b.listeners {
-		ln.Close()
-	}
-}
-
-// accept serves what connects to ln until ln is closed.
-func (b *Broker) accept(ctx context.Context, ln net.Listener) {
-	for {
-		nc, err := ln.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil: // out of descriptors, most likely: others have to go first
-			b.log.Error("cannot accept a connection", "listener", ln.Addr().String(), "error", err)
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-			}
-		default:
-			b.admit(nc)
-		}
-	}
-}
-
-// admit serves a connection in a goroutine of its own, if there is room.
-func (b *Broker) admit(nc net.Conn) {
-	c := newConn(b, nc)
-	if !b.enter(c) {
-		b.stats.refused.Add(1)
-		c.end(errTooMany)
-		return
-	}
-	go func() {
-		defer b.wg.Done()
-		b.serve(c)
-	}()
-}
-
 // ServeConn serves one connection, wherever it comes from, until it ends. Serve
 // has to run.
 func (b *Broker) ServeConn(nc net.Conn) {
@@ -186,7 +147,7 @@ func (b *Broker) ServeConn(nc net.Conn) {
 		defer b.wg.Done()
 		b.serve(c)
 	} else {
-		c.end(errTooMany)
+		c.endNow(errTooMany)
 	}
 }
 
@@ -198,6 +159,7 @@ func (b *Broker) enter(c *conn) bool {
 		return false
 	}
 	b.conns[c] = struct{}{}
+	b.stats.sockets.Add(1)
 	b.wg.Add(1)
 	return true
 }

@@ -170,7 +170,7 @@ func (c *committer) keep(t *turn, r *record) {
 	t.kept = append(t.kept, r.waiters...)
 	r.waiters = nil
 	c.openGate(t, r)
-	r.body, r.owners = nil, nil
+	r.body, r.owners = body{}, nil
 	c.ease()
 }
 

@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"net"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -15,11 +13,19 @@ type Config struct {
 	Listeners []Listener  `yaml:"listeners"`
 	Limits    Limits      `yaml:"limits"`
 	Queue     QueueLimits `yaml:"queue"`
+
+	AllowAnonymous *bool  `yaml:"allow_anonymous"` // clients need no user name; nil: only if all listeners are of this machine
+	PasswordFile   string `yaml:"password_file"`   // see package auth; empty: there are no users
+	ACLFile        string `yaml:"acl_file"`        // empty: everybody may do everything
 }
 
 // Listener is one address that clients connect to.
 type Listener struct {
-	Address string `yaml:"address"` // tcp://host:port
+	Address  string `yaml:"address"`   // tcp:// or tls://host:port, ws:// or wss://host:port/path, unix:///path
+	Cert     string `yaml:"cert"`      // file with the certificate and those that lead to its root, PEM
+	Key      string `yaml:"key"`       // file with its private key, PEM
+	ClientCA string `yaml:"client_ca"` // file with the roots of clients' certificates; empty: they need none
+	Identity string `yaml:"identity"`  // where the user name comes from: the CONNECT, or cn, the common name in the client's certificate
 }
 
 // Limits bound what clients may use. None of them can be switched off.
@@ -30,6 +36,8 @@ type Limits struct {
 	ReceiveMaximum   int            `yaml:"receive_maximum"`   // ... and from one client, before it is read no further
 	MaxSubscriptions int            `yaml:"max_subscriptions"` // per session
 	MaxSessions      int            `yaml:"max_sessions"`
+	MaxTopicAlias    int            `yaml:"max_topic_alias"` // MQTT 5, each way
+	SessionExpiry    units.Duration `yaml:"session_expiry"`  // the longest that a session outlives its connection
 	ConnectTimeout   units.Duration `yaml:"connect_timeout"` // between the connection and its CONNECT
 	MaxRetained      int            `yaml:"max_retained"`
 	MaxRetainedSize  units.Size     `yaml:"max_retained_size"` // topics and payloads together
@@ -45,6 +53,8 @@ type QueueLimits struct {
 const (
 	maxInflight   = 65535     // packet identifiers, MQTT 3.1.1 section 2.3.1
 	maxPacketSize = 268435460 // section 2.2.3
+
+	maxExpiry = 10 * 365 * 24 * time.Hour // a little less than MQTT 5 can say
 )
 
 // SetDefaults fills in what is not set.
@@ -52,19 +62,20 @@ func (c *Config) SetDefaults() {
 	if len(c.Listeners) == 0 {
 		c.Listeners = []Listener{{Address: "tcp://127.0.0.1:1883"}}
 	}
+	c.setAccessDefaults()
 	l := &c.Limits
 	setInt(&l.MaxConnections, 1000)
 	setInt(&l.MaxInflight, 32)
 	setInt(&l.ReceiveMaximum, 128)
 	setInt(&l.MaxSubscriptions, 100)
 	setInt(&l.MaxSessions, 1000)
+	setInt(&l.MaxTopicAlias, 32)
 	setInt(&l.MaxRetained, 10000)
 	setSize(&l.MaxPacketSize, units.MiB)
 	setSize(&l.MaxRetainedSize, 16*units.MiB)
 	setSize(&c.Queue.MaxMemory, 256*units.KiB)
-	if l.ConnectTimeout == 0 {
-		l.ConnectTimeout = units.Duration(10 * time.Second)
-	}
+	setDuration(&l.ConnectTimeout, 10*time.Second)
+	setDuration(&l.SessionExpiry, 24*time.Hour)
 }
 
 func setInt(v *int, standard int) {
@@ -79,14 +90,19 @@ func setSize(v *units.Size, standard units.Size) {
 	}
 }
 
+func setDuration(v *units.Duration, standard time.Duration) {
+	if *v == 0 {
+		*v = units.Duration(standard)
+	}
+}
+
 // Check reports what is wrong with c once its defaults are filled in.
 func (c *Config) Check() check.Problems {
 	var p check.Problems
 	for i, l := range c.Listeners {
-		if _, err := l.hostPort(); err != "" {
-			p.Add("listeners["+strconv.Itoa(i)+"].address", "%q %s", l.Address, err)
-		}
+		p.Under("listeners["+strconv.Itoa(i)+"]", l.check())
 	}
+	c.checkAccess(&p)
 	between := func(path string, v, low, high int) {
 		if v < low || v > high {
 			p.Add(path, "%d is out of range; it takes %d to %d", v, low, high)
@@ -99,39 +115,12 @@ func (c *Config) Check() check.Problems {
 	between("limits.receive_maximum", l.ReceiveMaximum, 1, maxInflight)
 	between("limits.max_subscriptions", l.MaxSubscriptions, 1, 1_000_000)
 	between("limits.max_sessions", l.MaxSessions, 1, 1_000_000)
+	between("limits.max_topic_alias", l.MaxTopicAlias, 1, 65535)
+	if expiry := time.Duration(l.SessionExpiry); expiry < time.Second || expiry > maxExpiry {
+		p.Add("limits.session_expiry", "%s is out of range; it takes 1s to %s", l.SessionExpiry, units.Duration(maxExpiry))
+	}
 	between("limits.max_retained", l.MaxRetained, 1, 10_000_000)
 	between("limits.max_retained_size", int(l.MaxRetainedSize), 1024, 1<<31-1)
 	between("queue.max_memory", int(c.Queue.MaxMemory), 4096, 1<<31-1)
 	return p
-}
-
-// hostPort splits the address, or says in words why it cannot be one.
-func (l Listener) hostPort() (addr, problem string) {
-	u, err := url.Parse(l.Address)
-	switch {
-	case err != nil || u.Host == "":
-		return "", "is no address; write tcp://127.0.0.1:1883"
-	case u.Scheme != "tcp":
-		return "", "has the scheme " + strconv.Quote(u.Scheme) + "; this version listens on tcp:// only"
-	case u.Path != "" && u.Path != "/":
-		return "", "has a path, which tcp:// does not take"
-	}
-	host, port, err := net.SplitHostPort(u.Host)
-	if err != nil {
-		return "", "has no port; write tcp://" + u.Host + ":1883"
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", "has the port " + strconv.Quote(port) + "; it takes 0 to 65535"
-	} else if n == 0 {
-		port = "0"
-	}
-	return net.JoinHostPort(host, port), ""
-}
-
-// Loopback reports whether only this machine can reach the listener.
-func (l Listener) Loopback() bool {
-	addr, _ := l.hostPort()
-	host, _, _ := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

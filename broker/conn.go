@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tidegate/mqtt/packet"
@@ -38,32 +39,62 @@ type conn struct {
 
 	// Of the reading goroutine, once the CONNECT is accepted.
 	s         *session
+	version   packet.Version
 	will      *packet.Will
 	keepAlive int64 // nanoseconds of silence allowed; 0: any
 	deadline  int64 // broker time when the read deadline runs out
 	heard     int64 // broker time when something was read last
 
+	client Client          // who it is; set while the CONNECT is handled
+	told   map[string]bool // topics that the log has said are denied
+
+	five    atomic.Pointer[client5] // nil: not a client of MQTT 5
 	ended   sync.Once
+	parting sync.Once     // the goodbye; not under ended, because that can fail
 	done    chan struct{} // closed when the connection is to end
 	endedBy error         // why; set before done is closed
 	left    chan struct{} // closed when serve returns
+
+	deadlines sync.Mutex // none is extended once the connection is to end
 }
 
 func newConn(b *Broker, nc net.Conn) *conn {
 	c := &conn{b: b, t: newTransport(nc), done: make(chan struct{}), left: make(chan struct{})}
-	c.log = b.log.With("remote", nc.RemoteAddr().String())
+	c.client.Remote = nc.RemoteAddr().String()
+	c.log = b.log.With("remote", c.client.Remote)
 	c.turn = turn{b: b, done: c.done}
-	c.out = output{t: c.t, drained: c.drained, failed: c.end}
+	c.out = output{t: c.t, drained: c.drained, failed: c.endNow, sent: &b.stats}
 	return c
 }
 
-// end makes the connection end because of why, if nothing else has before. Any
-// goroutine may call it.
+// end makes the connection end because of why, if nothing else has before, and
+// tells the client where the protocol can. Any goroutine may call it; it does not
+// wait. What is still to be written has a moment for it.
 func (c *conn) end(why error) {
+	c.endFor(why)
+	c.parting.Do(func() {
+		c.goodbye(c.endedBy)
+		c.deadlines.Lock()
+		defer c.deadlines.Unlock()
+		now := time.Now()
+		if err := errors.Join(c.t.SetReadDeadline(now), c.t.SetWriteDeadline(now.Add(farewell))); err != nil {
+			c.t.Close()
+		}
+	})
+}
+
+// endNow is end after which nothing can be written. It takes no lock: a goodbye
+// that fails leads here.
+func (c *conn) endNow(why error) {
+	c.endFor(why)
+	c.t.Close()
+}
+
+// endFor notes why the connection ends, if nothing else has ended it before.
+func (c *conn) endFor(why error) {
 	c.ended.Do(func() {
 		c.endedBy = why
 		close(c.done)
-		c.t.Close()
 	})
 }
 
@@ -72,13 +103,10 @@ func (c *conn) serve() {
 	defer close(c.left)
 	c.turn.begin()
 	c.setDeadline(int64(c.b.cfg.Limits.ConnectTimeout))
-	why := c.read()
-	if c.s == nil {
-		c.out.finish() // a refusal has to get out
-	}
-	c.end(why)
+	c.end(c.read())
 	c.in.giveBack()
 	c.out.finish()
+	c.t.Close()
 	c.turn.begin()
 	c.leave(&c.turn)
 	c.turn.end()
@@ -87,6 +115,10 @@ func (c *conn) serve() {
 // read handles packets until something ends the connection, and says what.
 func (c *conn) read() error {
 	for {
+		if c.isEnded() {
+			return c.endedBy
+		}
+		before := len(c.in.bytes())
 		if err := c.t.read(&c.in); err != nil {
 			if c.inTime(err) {
 				continue
@@ -95,6 +127,7 @@ func (c *conn) read() error {
 		}
 		c.turn.begin()
 		c.heard = c.turn.now
+		c.b.stats.bytesReceived.Add(uint64(len(c.in.bytes()) - before))
 		err := c.handleAll(&c.turn)
 		c.turn.end()
 		if err != nil {
@@ -107,7 +140,7 @@ func (c *conn) read() error {
 // handleAll handles the whole packets that are there.
 func (c *conn) handleAll(t *turn) error {
 	for {
-		f, n, need, err := packet.Split(c.in.bytes(), int(c.b.cfg.Limits.MaxPacketSize))
+		f, n, need, err := c.version.Split(c.in.bytes(), int(c.b.cfg.Limits.MaxPacketSize))
 		if err != nil {
 			return err
 		}
@@ -151,7 +184,7 @@ func (c *conn) handle(t *turn, f packet.Frame) error {
 	case packet.TypeDisconnect:
 		return c.disconnect(f)
 	}
-	return fmt.Errorf("a client must not send a %s", f.Type()) // [MQTT-3.1.0-2] for a second CONNECT
+	return &packet.Error{Reason: packet.ReasonProtocolError, Text: fmt.Sprintf("a client must not send a %s", f.Type()), ID: "MQTT-3.1.0-2"}
 }
 
 // ping answers a PINGREQ [MQTT-3.12.4-1].
@@ -165,6 +198,9 @@ func (c *conn) ping(t *turn, f packet.Frame) error {
 
 // disconnect handles a DISCONNECT, after which there is no will [MQTT-3.14.4-3].
 func (c *conn) disconnect(f packet.Frame) error {
+	if c.version == packet.V5 {
+		return c.disconnect5(f)
+	}
 	if err := (packet.Disconnect{}).Decode(f); err != nil {
 		return err
 	}
@@ -178,14 +214,11 @@ func (c *conn) leave(t *turn) {
 	if c.s == nil {
 		c.b.stats.refused.Add(1)
 		c.log.Warn("refused a connection", "reason", c.endedBy)
+		c.event(Refused, "", c.endedBy)
 		return
 	}
-	c.b.detach(t, c.s, c)
-	if w := c.will; w != nil {
-		if err := c.b.route(t, &publication{topic: []byte(w.Topic), payload: w.Payload, qos: w.QoS, retain: w.Retain, will: true}); err != nil {
-			c.log.Error("cannot publish the will", "topic", w.Topic, "error", err)
-		}
-	}
+	c.b.detach(t, c.s, c, c.lastWill(t))
+	c.event(Disconnected, "", c.endedBy)
 	level := slog.LevelInfo
 	if !closedByPeer(c.endedBy) && !errors.Is(c.endedBy, errDisconnected) && !errors.Is(c.endedBy, errShutdown) {
 		level = slog.LevelWarn
@@ -193,11 +226,18 @@ func (c *conn) leave(t *turn) {
 	c.log.Log(context.Background(), level, "client gone", "reason", c.endedBy, "will", c.will != nil)
 }
 
-func (c *conn) readError(err error) error {
+func (c *conn) isEnded() bool {
 	select {
 	case <-c.done:
-		return c.endedBy
+		return true
 	default:
+		return false
+	}
+}
+
+func (c *conn) readError(err error) error {
+	if c.isEnded() {
+		return c.endedBy
 	}
 	var timeout net.Error
 	switch {
@@ -216,15 +256,20 @@ func (c *conn) setDeadline(silence int64) {
 	if silence > 0 {
 		when = time.Now().Add(time.Duration(silence))
 	}
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	if c.isEnded() {
+		return
+	}
 	if err := c.t.SetReadDeadline(when); err != nil {
-		c.end(err)
+		c.endNow(err)
 	}
 }
 
 // inTime reports whether err is the end of a deadline that should have been
 // extended since, and extends it.
 func (c *conn) inTime(err error) bool {
-	if c.s == nil || c.keepAlive == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+	if c.isEnded() || c.s == nil || c.keepAlive == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
 	c.turn.begin()
@@ -246,7 +291,18 @@ func (c *conn) extendDeadline() {
 
 // The methods of a consumer.
 
-func (c *conn) deliver(it item, dup bool) (flush bool) { return c.out.publish(&it, dup) }
+func (c *conn) takes(size int) bool {
+	f := c.five.Load()
+	return f == nil || f.takes(size)
+}
+
+func (c *conn) deliver(it item, now int64, dup bool) (flush bool) {
+	c.show(&it)
+	if f := c.five.Load(); f != nil {
+		return c.out.publish5(&it, dup, f.extra(&it, now))
+	}
+	return c.out.publish(&it, dup)
+}
 
 func (c *conn) release(id uint16) (flush bool) {
 	return c.out.ack(packet.Ack{Type: packet.TypePubrel, ID: id})
@@ -287,7 +343,15 @@ func (c *conn) reply(t *turn, typ packet.Type, id uint16) {
 
 // refuse answers a CONNECT with a code and ends the connection.
 func (c *conn) refuse(t *turn, code packet.ConnackCode, why error) error {
-	k := packet.Connack{Code: code}
+	return c.refuseWith(t, packet.Connack{Code: code}, why)
+}
+
+// refuse5 is refuse for a client of MQTT 5.
+func (c *conn) refuse5(t *turn, reason packet.Reason, why error) error {
+	return c.refuseWith(t, packet.Connack{Version: packet.V5, Reason: reason}, why)
+}
+
+func (c *conn) refuseWith(t *turn, k packet.Connack, why error) error {
 	c.flushIf(t, c.out.packet(k.Append(nil)))
 	return why
 }

@@ -16,8 +16,10 @@ type sink struct {
 	ids []uint16
 }
 
-func (k *sink) deliver(it item, dup bool) bool {
-	k.buf = packet.AppendPublish(k.buf[:0], it.body, it.body.topicEnd(), it.qos, it.retain, dup, it.id)
+func (k *sink) takes(int) bool { return true }
+
+func (k *sink) deliver(it item, _ int64, dup bool) bool {
+	k.buf = packet.AppendPublish(k.buf[:0], it.body.plain(), it.body.topicEnd(), it.qos, it.retain, dup, it.id)
 	if it.qos > 0 {
 		k.ids = append(k.ids, it.id)
 	}
@@ -65,7 +67,7 @@ func TestAllocations(t *testing.T) {
 	}
 	t.Run("match of a cached topic", func(t *testing.T) {
 		var tr trie
-		tr.subscribe(&session{}, "a/+", 0)
+		tr.subscribe(&session{}, mqtt.Subscription{Filter: "a/+"})
 		topic := []byte("a/b")
 		if got := testing.AllocsPerRun(100, func() { tr.match(topic) }); got > 0 {
 			t.Errorf("%v allocations", got)
@@ -83,7 +85,7 @@ func BenchmarkTrieMatch(b *testing.B) {
 		b.Run(fmt.Sprintf("%d filters, not cached", n), func(b *testing.B) {
 			var tr trie
 			for i := range n {
-				tr.subscribe(&session{}, fmt.Sprintf("site/%d/+/value", i), 1)
+				tr.subscribe(&session{}, mqtt.Subscription{Filter: fmt.Sprintf("site/%d/+/value", i), QoS: 1})
 			}
 			topic := fmt.Sprintf("site/%d/temperature/value", n/2)
 			b.ReportAllocs()

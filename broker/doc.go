@@ -1,5 +1,5 @@
-// Package broker is a small MQTT 3.1.1 broker whose acknowledgements can be
-// relied on.
+// Package broker is a small MQTT broker (5.0, 3.1.1, 3.1) whose acknowledgements
+// can be relied on.
 //
 // There are six nouns. A [Broker] routes messages. A session is what is kept for
 // one client or inbox; it outlives its connection unless the client asked for a
@@ -11,10 +11,13 @@
 //
 // The files in the order a message meets them:
 //
+//	listener.go   connections, with listener_tls.go and listener_ws.go
 //	transport.go  bytes from the socket
 //	conn.go       packets from bytes, and the turn that ends with a flush
 //	connect.go    CONNECT and its session (sessions.go)
-//	receive.go    PUBLISH, SUBSCRIBE and acknowledgements from clients
+//	admission.go  what the client may do (access.go), and hooks.go
+//	receive.go    PUBLISH and acknowledgements from clients
+//	subscribe.go  SUBSCRIBE; client5.go has what is special with MQTT 5
 //	router.go     who gets it (trie.go), retained messages (retained.go)
 //	record.go     the promise; committer.go and commit.go keep it
 //	outbox.go     what a session is owed, the journal's part in position.go
@@ -24,14 +27,15 @@
 // # Locks
 //
 // In the order in which they are taken: Broker.mu, committer.order, session.mu,
-// retained.mu, then the leaves committer.mu, trie.mu, output.mu and inbox.mu. No
-// lock is held while a packet is written, a commit runs, or a channel is waited
-// for.
+// retained.mu, then the leaves committer.mu, trie.mu, alarms.mu, output.mu and
+// inbox.mu. No lock is held while a packet is written, a commit runs, or a channel
+// is waited for.
 //
 // # Goroutines
 //
-// [Broker.Serve] runs one accept loop per listener, the committer, and one
-// goroutine per connection, which reads, routes and flushes. A connection whose
+// [Broker.Serve] runs one accept loop per listener, the committer, the alarms (of
+// sessions that expire and wills that were held back), and one goroutine per
+// connection, which reads, routes and flushes. A connection whose
 // socket is full gets a second one that writes, for as long as something waits.
 // Serve returns when all of them have ended.
 package broker

@@ -38,6 +38,12 @@ func (h holdLog) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
+// stored is a message as the store keeps it.
+func stored(topic, payload string) []byte {
+	b := appendBody(nil, topic, []byte(payload), nil, 0)
+	return b.appendStored(nil, 0, time.Now())
+}
+
 func TestTakeOverDuringAReadOfTheJournalGetsItsMessages(t *testing.T) {
 	hold := holdLog{text: "makes no sense", once: new(sync.Once), held: make(chan struct{}), let: make(chan struct{})}
 	d := newBed(t, func(d *bed) { d.handler = hold })
@@ -54,7 +60,7 @@ func TestTakeOverDuringAReadOfTheJournalGetsItsMessages(t *testing.T) {
 	}
 	// A record whose tag has QoS 0 makes the reader log, where the test holds it.
 	err = st.Commit(&store.Batch{
-		Records: []store.Record{{Seq: st.LastSeq() + 1, Owners: []store.Owner{{Queue: 1}}, Data: newBody("a", []byte("bad"))}},
+		Records: []store.Record{{Seq: st.LastSeq() + 1, Owners: []store.Owner{{Queue: 1}}, Data: stored("a", "bad")}},
 		Queues:  []store.Queue{{ID: 1, Acked: st.LastSeq(), Pending: 1}},
 	})
 	if err != nil {
@@ -178,7 +184,7 @@ func TestConnectionThatWasOnceSlowCanBeWrittenMuchLater(t *testing.T) {
 	defer ours.Close()
 	drained := make(chan struct{}, 10)
 	var failed atomic.Value
-	o := output{t: impatient{newSocket(ours)}, drained: func() { drained <- struct{}{} }, failed: func(err error) { failed.Store(err) }}
+	o := output{t: impatient{newSocket(ours)}, sent: new(counters), drained: func() { drained <- struct{}{} }, failed: func(err error) { failed.Store(err) }}
 	const n = 20 << 20
 	o.packet(make([]byte, n))
 	o.flush()
@@ -297,7 +303,7 @@ func TestEndedSessionDoesNotPinTheJournalAfterACrash(t *testing.T) {
 	}
 	defer st.Close()
 	err = st.Commit(&store.Batch{
-		Records: []store.Record{{Seq: 1, Owners: []store.Owner{{Queue: 5, Tag: 1 << 16}}, Data: newBody("a", nil)}},
+		Records: []store.Record{{Seq: 1, Owners: []store.Owner{{Queue: 5, Tag: 1 << 16}}, Data: stored("a", "")}},
 		Queues:  []store.Queue{{ID: 5, Pending: 1}},
 		Marks:   []store.Row{{Key: []byte{0, 0, 0, 5, 0, 1}, Value: []byte{1}}},
 	})

@@ -117,7 +117,9 @@ func (in *inbox) Close() {
 
 // The methods of a consumer.
 
-func (in *inbox) deliver(it item, _ bool) (flush bool) {
+func (in *inbox) takes(int) bool { return true }
+
+func (in *inbox) deliver(it item, _ int64, _ bool) (flush bool) {
 	payload := it.body.payload()
 	if it.qos == mqtt.AtMostOnce {
 		payload = bytes.Clone(payload) // its body may be scratch

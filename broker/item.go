@@ -1,27 +1,10 @@
 package broker
 
-import "tidegate/mqtt"
+import (
+	"math/bits"
 
-// body is a message as it travels in a PUBLISH: the length of the topic in two
-// bytes, the topic, the payload. It is made once, shared by everybody who is
-// owed the message, and never written.
-type body []byte
-
-func (b body) topicEnd() int   { return 2 + int(b[0])<<8 + int(b[1]) }
-func (b body) topic() []byte   { return b[2:b.topicEnd()] }
-func (b body) payload() []byte { return b[b.topicEnd():] }
-
-// appendBody appends topic and payload as a body.
-func appendBody[T string | []byte](dst []byte, topic T, payload []byte) body {
-	dst = append(dst, byte(len(topic)>>8), byte(len(topic)))
-	dst = append(dst, topic...)
-	return append(dst, payload...)
-}
-
-// newBody copies topic and payload into a body of their own.
-func newBody[T string | []byte](topic T, payload []byte) body {
-	return appendBody(make([]byte, 0, 2+len(topic)+len(payload)), topic, payload)
-}
+	"tidegate/mqtt"
+)
 
 // item is one message in the outbox of one session.
 type item struct {
@@ -31,14 +14,33 @@ type item struct {
 	seq    uint64  // its place in the journal's order; 0: the session is not durable
 	id     uint16  // packet identifier; 0: chosen when it is sent
 	qos    mqtt.QoS
-	retain bool // sent because of a new subscription (section 3.3.1.3); to an inbox: as published
-	known  bool // already released by the consumer: QoS 2 goes on with PUBREL
+	retain bool     // sent because of a new subscription (section 3.3.1.3), or kept as published
+	ids    []uint32 // MQTT 5: of the subscriptions that match
+	known  bool     // already released by the consumer: QoS 2 goes on with PUBREL
 }
 
 // itemOverhead is what an item costs in memory beside its body.
-const itemOverhead = 64
+const itemOverhead = 96
 
-func (it *item) size() int { return len(it.body) + itemOverhead }
+func (it *item) size() int { return it.body.size() + itemOverhead }
+
+// wireSize is how many bytes the PUBLISH of MQTT 5 has, with so many of properties
+// that are added to those of the message and of the session.
+func (it *item) wireSize(added int) int {
+	props := len(it.body.properties()) + added
+	for _, id := range it.ids {
+		props += 1 + varintSize(int(id))
+	}
+	n := len(it.body.plain()) + varintSize(props) + props
+	if it.qos != mqtt.AtMostOnce {
+		n += 2
+	}
+	return 1 + varintSize(n) + n
+}
+
+// varintSize is how many bytes a variable byte integer takes (MQTT 5.0, section
+// 1.5.5).
+func varintSize(n int) int { return max(1, (bits.Len(uint(n))+6)/7) }
 
 // queue is a first-in first-out list that reuses its memory.
 type queue[T any] struct {

@@ -39,7 +39,7 @@ func TestWrongFirstPacketsEndTheConnection(t *testing.T) {
 
 func TestRefusalsAreAnsweredInConnack(t *testing.T) {
 	d := newBed(t, func(d *bed) { d.cfg.Limits.MaxSessions = 1 })
-	d.wire(packet.Connect{Version: 5, ClientID: "x", CleanSession: true}).connack(packet.RefusedVersion, false)
+	d.wire(packet.Connect{Version: 6, ClientID: "x", CleanSession: true}).connack(packet.RefusedVersion, false)
 	d.wire(packet.Connect{}).connack(packet.RefusedClientID, false)
 	d.wire(clean("one")).connack(packet.Accepted, false)
 	d.wire(clean("two")).connack(packet.RefusedUnavailable, false)

@@ -12,21 +12,22 @@ import (
 type replay struct {
 	body body
 	qos  mqtt.QoS
+	ids  []uint32 // MQTT 5: of that subscription
 }
 
 // offer0 sends a message at QoS 0, if somebody is there and has room for it.
-func (s *session) offer0(t *turn, b body, retain bool) {
+func (s *session) offer0(t *turn, it item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.link == nil {
 		return
 	}
-	if s.link.full(s.b.maxRAM) {
+	if s.link.full(s.b.maxRAM) || !s.link.takes(it.wireSize(0)) {
 		s.drop(1)
 		return
 	}
 	s.b.stats.sent.Add(1)
-	if s.link.deliver(item{body: b, retain: retain}, false) {
+	if s.link.deliver(it, t.now, false) {
 		t.flush = append(t.flush, s.link)
 	}
 }
@@ -89,6 +90,7 @@ func (s *session) push(it item) {
 func (s *session) drop(n uint64) {
 	s.dropped.Add(n)
 	s.b.stats.dropped.Add(n)
+	s.lost(n)
 }
 
 // pump sends what the window has room for. The caller holds mu.
@@ -96,7 +98,7 @@ func (s *session) pump(t *turn) {
 	for s.link != nil && s.window.len()+s.unsaved < s.limit && len(s.beyond) < maxBeyond && !s.link.full(softOut) {
 		if s.replay.len() > 0 {
 			r := s.replay.pop()
-			s.send(t, item{body: r.body, qos: r.qos, retain: true})
+			s.send(t, item{body: r.body, qos: r.qos, retain: true, ids: r.ids})
 			continue
 		}
 		if s.ram.len() == 0 || !s.sendable(s.ram.front()) {
@@ -126,8 +128,15 @@ func (s *session) sendable(it *item) bool {
 
 // send puts the message into the window and hands it to the consumer.
 func (s *session) send(t *turn, it item) {
+	dup := it.seq != 0 && it.seq <= s.sent
+	// What was sent before goes out again even when it has expired [MQTT-4.4.0-1]:
+	// the consumer may have it and still use its identifier.
+	if !it.known && (!dup && it.body.expired(t.now) || !s.link.takes(it.wireSize(0))) {
+		s.discard(t, &it)
+		return
+	}
 	if it.qos == mqtt.AtMostOnce {
-		if s.link.deliver(it, false) {
+		if s.link.deliver(it, t.now, false) {
 			t.flush = append(t.flush, s.link)
 		}
 		return
@@ -136,7 +145,6 @@ func (s *session) send(t *turn, it item) {
 		it.id = s.takeID()
 		s.mixed = s.mixed || s.durable()
 	}
-	dup := it.seq != 0 && it.seq <= s.sent
 	s.sent = max(s.sent, it.seq)
 	it.gate = nil
 	s.window.add(slot{item: it, sentAt: t.now, released: it.known})
@@ -145,8 +153,26 @@ func (s *session) send(t *turn, it item) {
 		return
 	}
 	s.b.stats.sent.Add(1)
-	if s.link.deliver(it, dup) {
+	if s.link.deliver(it, t.now, dup) {
 		t.flush = append(t.flush, s.link)
+	}
+}
+
+// discard ends a message that has expired, or that the consumer does not take
+// because of its size, as if it were delivered [MQTT-3.1.2-25].
+func (s *session) discard(t *turn, it *item) {
+	s.drop(1)
+	s.settled(t, it)
+}
+
+// settled notes that it is owed no more.
+func (s *session) settled(t *turn, it *item) {
+	if it.seq == 0 {
+		return
+	}
+	s.owed.Add(-1)
+	if it.rec == nil || s.b.commit.acked(t, it.rec, s) {
+		s.ackedOnDisk(t, it.seq)
 	}
 }
 
@@ -171,6 +197,16 @@ func (s *session) inUse(id uint16) bool {
 		return false
 	}
 	return s.window.uses(id)
+}
+
+// refused takes the consumer's word that it does not want a QoS 2 message, which
+// ends it [MQTT-4.3.3-4].
+func (s *session) refused(t *turn, id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sl, ok := s.window.refuse(id); ok {
+		s.delivered(t, sl)
+	}
 }
 
 // puback takes the consumer's acknowledgement of a QoS 1 message.
@@ -239,11 +275,6 @@ func (s *session) pubcomp(t *turn, id uint16) {
 func (s *session) delivered(t *turn, sl slot) {
 	took := max(t.now-sl.sentAt, 0)
 	s.pace += (took - s.pace) / 8
-	if sl.seq != 0 {
-		s.owed.Add(-1)
-	}
-	if sl.seq != 0 && (sl.rec == nil || s.b.commit.acked(t, sl.rec, s)) {
-		s.ackedOnDisk(t, sl.seq)
-	}
+	s.settled(t, &sl.item)
 	s.pump(t)
 }

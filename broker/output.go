@@ -11,8 +11,9 @@ import (
 // sending QoS 1 and 2; they are safe in its outbox. stuck ends a connection that
 // takes nothing for so long while something waits.
 const (
-	softOut = 64 << 10
-	stuck   = 60 * time.Second
+	softOut  = 64 << 10
+	stuck    = 60 * time.Second
+	farewell = 2 * time.Second // the same once the connection is to end
 )
 
 // output gathers what is to be written to a connection, and writes it. Whoever
@@ -22,10 +23,12 @@ type output struct {
 	t       transport
 	drained func()      // called by the goroutine when everything is written
 	failed  func(error) // called once, when writing fails
+	sent    *counters
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex
 	buf     []byte // appended and not yet taken by a writer
+	packets uint64 // in buf
 	spare   []byte
 	touched bool // somebody has appended and will flush
 	stalled bool // somebody found it full
@@ -36,6 +39,7 @@ type output struct {
 	// The answers to QoS 1 and 2 publications, which leave in the order in which
 	// these came [MQTT-4.6.0-2] [MQTT-4.6.0-3].
 	answers queue[answer]
+	open5   int           // publications under way as MQTT 5 counts them: without PUBACK or PUBCOMP
 	first   uint64        // number of the first in answers
 	fewer   chan struct{} // closed when answers or bytes have become fewer; nil: nobody waits
 }
@@ -54,7 +58,21 @@ func (o *output) publish(it *item, dup bool) (flush bool) {
 	if !o.open() {
 		return false
 	}
-	o.buf = packet.AppendPublish(o.buf, it.body, it.body.topicEnd(), it.qos, it.retain, dup, it.id)
+	o.buf = packet.AppendPublish(o.buf, it.body.plain(), it.body.topicEnd(), it.qos, it.retain, dup, it.id)
+	o.packets++
+	return o.touch()
+}
+
+// publish5 is publish for a client of MQTT 5.
+func (o *output) publish5(it *item, dup bool, x packet.Extra) (flush bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.open() {
+		return false
+	}
+	b := &it.body
+	o.buf = packet.AppendPublish5(o.buf, b.plain(), b.topicEnd(), b.properties(), it.qos, it.retain, dup, it.id, x)
+	o.packets++
 	return o.touch()
 }
 
@@ -70,6 +88,7 @@ func (o *output) ackLocked(a packet.Ack) (flush bool) {
 		return false
 	}
 	o.buf = a.Append(o.buf)
+	o.packets++
 	return o.touch()
 }
 
@@ -81,6 +100,7 @@ func (o *output) packet(b []byte) (flush bool) {
 		return false
 	}
 	o.buf = append(o.buf, b...)
+	o.packets++
 	return o.touch()
 }
 
@@ -150,6 +170,9 @@ func (o *output) flush() (goOn bool) {
 func (o *output) take() []byte {
 	b := o.buf
 	o.buf = nil
+	o.sent.bytesSent.Add(uint64(len(b)))
+	o.sent.packetsSent.Add(o.packets)
+	o.packets = 0
 	o.tellFewer()
 	return b
 }
@@ -188,7 +211,7 @@ func (o *output) drain(b []byte, n int) {
 // writeAll writes b. As long as the peer takes something it may take its time.
 func (o *output) writeAll(b []byte) error {
 	for len(b) > 0 {
-		if err := o.t.SetWriteDeadline(time.Now().Add(stuck)); err != nil {
+		if err := o.t.SetWriteDeadline(time.Now().Add(o.patience())); err != nil {
 			return err
 		}
 		chunk := b[:min(len(b), softOut)]
@@ -198,6 +221,16 @@ func (o *output) writeAll(b []byte) error {
 		b = b[len(chunk):]
 	}
 	return nil
+}
+
+// patience is how long a write may take.
+func (o *output) patience() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.last {
+		return farewell
+	}
+	return stuck
 }
 
 // recycle keeps a small buffer while there is more to write. The caller holds mu.
@@ -215,11 +248,16 @@ func (o *output) fail(err error) {
 	o.failed(err)
 }
 
+// close lets nothing be appended any more.
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.last = true
+}
+
 // finish lets nothing be appended any more, and waits for the goroutine.
 func (o *output) finish() {
-	o.mu.Lock()
-	o.last = true
-	o.mu.Unlock()
+	o.close()
 	o.wg.Wait()
 }
 
@@ -227,8 +265,23 @@ func (o *output) finish() {
 func (o *output) expect(a packet.Ack) uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.open5++
 	o.answers.push(answer{ack: a, left: 1})
 	return o.first + uint64(o.answers.len()) - 1
+}
+
+// underWay returns how many publications of the client are under way.
+func (o *output) underWay() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.open5
+}
+
+// arrived notes that a QoS 2 publication is complete, or was none.
+func (o *output) arrived() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.open5 = max(0, o.open5-1)
 }
 
 // expectMore makes one more event necessary before the answer may leave.
@@ -252,6 +305,9 @@ func (o *output) fulfil(n uint64) (flush bool) {
 	for o.answers.len() > 0 && o.answers.front().left <= 0 {
 		a := o.answers.pop()
 		o.first++
+		if a.ack.Type == packet.TypePuback {
+			o.open5 = max(0, o.open5-1)
+		}
 		flush = o.ackLocked(a.ack) || flush
 	}
 	o.tellFewer()

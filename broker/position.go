@@ -2,7 +2,9 @@ package broker
 
 import (
 	"slices"
+	"time"
 
+	"tidegate/mqtt"
 	"tidegate/store"
 )
 
@@ -125,13 +127,15 @@ func (s *session) refill(t *turn) {
 // there may be more up to upTo.
 func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
 	bytes := 0
+	now, wall := s.b.now(), time.Now()
 	err = s.b.commit.store.Read(s.queue, from, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		it := itemFromTag(tag)
-		if !validQoS(it.qos) || len(data) < 2 || len(data) < body(data).topicEnd() {
+		b, err := parseBody(data, now, wall)
+		if !validQoS(it.qos) || err != nil {
 			s.b.log.Error("skipped a message in the journal that makes no sense", "session", s.id, "seq", seq)
 			return true
 		}
-		it.seq, it.body = seq, append(body(nil), data...)
+		it.seq, it.body = seq, b
 		page = append(page, it)
 		bytes += it.size()
 		more = bytes >= s.b.maxRAM/2
@@ -149,7 +153,20 @@ func (s *session) take(it item) {
 		}
 		it.known = it.known || a.seq == it.seq
 	}
+	if s.identified {
+		it.ids = s.idsFor(string(it.body.topic()))
+	}
 	s.push(it)
+}
+
+// idsFor returns the identifiers of the subscriptions that match the topic.
+func (s *session) idsFor(topic string) (ids []uint32) {
+	for filter, sub := range s.subs {
+		if sub.ID != 0 && mqtt.Match(filter, topic) {
+			ids = append(ids, sub.ID)
+		}
+	}
+	return ids
 }
 
 // catchUp appends what is owed behind upTo and is still on its way to the disk.

@@ -14,6 +14,12 @@ import (
 type receipt struct {
 	rec    *record // its promise; nil: nobody durable was owed it
 	marked bool    // the store knows of the receipt
+	ends   *conn   // which gets PUBCOMP once the store has forgotten it; guarded by session.mu
+}
+
+var errReceiveMaximum = &packet.Error{
+	Reason: packet.ReasonReceiveMaximumExceeded, ID: "MQTT-3.3.4-9",
+	Text: "the client has more QoS 1 and 2 messages under way than the broker's receive maximum allows",
 }
 
 // unreleased is how many receipts a client may leave open, as a multiple of the
@@ -27,13 +33,22 @@ func (c *conn) publish(t *turn, f packet.Frame) error {
 		return err
 	}
 	c.b.stats.received.Add(1)
-	pub := publication{topic: p.Topic, payload: p.Payload, qos: p.QoS, retain: p.Retain}
+	pub := publication{topic: p.Topic, payload: p.Payload, props: p.Properties, qos: p.QoS, retain: p.Retain, from: c.s}
+	if f := c.five.Load(); f != nil {
+		var err error
+		if pub.topic, err = f.topic(&p); err != nil {
+			return err
+		}
+		if p.QoS != mqtt.AtMostOnce && c.out.underWay() >= c.b.cfg.Limits.ReceiveMaximum { // [MQTT-3.3.4-9]
+			return errReceiveMaximum
+		}
+	}
 	if p.QoS == mqtt.AtMostOnce {
-		return c.b.route(t, &pub)
+		return c.route(t, &pub)
 	}
 	if p.QoS == mqtt.AtLeastOnce {
 		pub.waiter = waiter{c: c, turn: c.out.expect(packet.Ack{Type: packet.TypePuback, ID: p.ID})}
-		return c.b.route(t, &pub)
+		return c.route(t, &pub)
 	}
 	return c.publishOnce(t, &pub, p.ID)
 }
@@ -46,6 +61,9 @@ func (c *conn) holdBack(t *turn, f packet.Frame) error {
 	case packet.TypePublish:
 		if f.First&0x06 == 0 { // QoS 0 is not answered
 			return nil
+		}
+		if c.version == packet.V5 { // the client knows the limit
+			most = math.MaxInt
 		}
 	case packet.TypePuback, packet.TypePubcomp, packet.TypeDisconnect:
 		return nil
@@ -75,6 +93,7 @@ func (c *conn) publishOnce(t *turn, pub *publication, id uint16) error {
 		return err
 	}
 	if again {
+		c.out.arrived() // it counts already
 		if r.rec == nil || !c.b.commit.wait(r.rec, pub.waiter) {
 			c.fulfil(t, pub.waiter.turn)
 		}
@@ -84,7 +103,7 @@ func (c *conn) publishOnce(t *turn, pub *publication, id uint16) error {
 		pub.mark = c.s.receiptKey(id)
 	}
 	pub.receipt = r
-	if err := c.b.route(t, pub); err != nil {
+	if err := c.route(t, pub); err != nil {
 		c.s.takeReceipt(id, r)
 		return err
 	}
@@ -114,30 +133,47 @@ func (s *session) receive(id uint16, most int) (r *receipt, again bool, err erro
 // message, so it waits until the store has forgotten the receipt as well.
 func (c *conn) pubrel(t *turn, id uint16) {
 	s := c.s
-	r := s.unmarked(id)
-	if r == nil {
+	r, forgotten, again := s.end(id, c)
+	switch {
+	case r == nil: // nothing is under way, so nothing becomes less
 		c.reply(t, packet.TypePubcomp, id)
+		return
+	case forgotten:
+		c.complete(t, id)
+		return
+	case again: // the answer is on its way, and it must not pile up
 		return
 	}
 	c.b.commit.mark(s.receiptKey(id), nil, t.now+c.b.commit.interval, func(t *turn, err error) {
 		if err == nil {
 			s.takeReceipt(id, r)
-			c.reply(t, packet.TypePubcomp, id)
+			c.complete(t, id)
 		}
 	})
 }
 
-// unmarked removes the receipt if the store does not know of it. Otherwise it
-// returns it.
-func (s *session) unmarked(id uint16) *receipt {
+// complete ends the exchange of a QoS 2 message.
+func (c *conn) complete(t *turn, id uint16) {
+	c.out.arrived()
+	c.reply(t, packet.TypePubcomp, id)
+}
+
+// end begins to end a receipt for c and returns it, or nil if there is none. It is
+// forgotten at once if the store does not know of it; again says that c has asked
+// before.
+func (s *session) end(id uint16, c *conn) (r *receipt, forgotten, again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.received[id]
-	if r == nil || !r.marked {
+	r = s.received[id]
+	switch {
+	case r == nil:
+		return nil, false, false
+	case !r.marked:
 		delete(s.received, id)
-		return nil
+		return r, true, false
 	}
-	return r
+	again, r.ends = r.ends == c, c
+	return r, false, again
 }
 
 // takeReceipt removes the receipt r.
@@ -175,72 +211,17 @@ func (c *conn) ack(t *turn, f packet.Frame) error {
 	case packet.TypePuback:
 		c.s.puback(t, p.ID)
 	case packet.TypePubrec:
-		c.s.pubrec(t, p.ID)
+		if p.Reason.Failed() {
+			c.s.refused(t, p.ID)
+		} else {
+			c.s.pubrec(t, p.ID)
+		}
 	case packet.TypePubcomp:
 		c.s.pubcomp(t, p.ID)
 	case packet.TypePubrel:
 		c.pubrel(t, p.ID)
 	}
 	return nil
-}
-
-// subscribe handles a SUBSCRIBE (section 3.8). The answer of a durable session
-// waits until the subscriptions are on disk. Retained messages follow it.
-func (c *conn) subscribe(t *turn, f packet.Frame) error {
-	var p packet.Subscribe
-	if err := p.Decode(f); err != nil {
-		return err
-	}
-	k := packet.Suback{ID: p.ID, Codes: make([]mqtt.QoS, len(p.Subscriptions))}
-	for i, sub := range p.Subscriptions {
-		k.Codes[i] = sub.QoS
-		if why := c.s.subscribe(sub); why != nil {
-			k.Codes[i] = mqtt.QoSFailure
-			c.log.Warn("refused a subscription", "filter", sub.Filter[:min(len(sub.Filter), 100)], "reason", why)
-		}
-	}
-	answer := func(t *turn, err error) {
-		if err != nil {
-			return
-		}
-		c.flushIf(t, c.out.packet(k.Append(nil)))
-		for i, sub := range p.Subscriptions {
-			if k.Codes[i] != mqtt.QoSFailure {
-				c.b.sendRetained(t, c.s, sub)
-			}
-		}
-	}
-	return c.answerSaved(t, answer)
-}
-
-// answerSaved calls answer once the subscriptions are as safe as the session is.
-func (c *conn) answerSaved(t *turn, answer func(*turn, error)) error {
-	if !c.s.durable() {
-		answer(t, nil)
-		return nil
-	}
-	if err := c.b.holdBack(t); err != nil {
-		return err
-	}
-	c.s.save(t.now+c.b.commit.interval, answer)
-	return nil
-}
-
-// unsubscribe handles an UNSUBSCRIBE (section 3.10).
-func (c *conn) unsubscribe(t *turn, f packet.Frame) error {
-	var p packet.Unsubscribe
-	if err := p.Decode(f); err != nil {
-		return err
-	}
-	for _, filter := range p.Filters {
-		c.s.unsubscribe(filter)
-	}
-	answer := func(t *turn, err error) {
-		if err == nil {
-			c.reply(t, packet.TypeUnsuback, p.ID)
-		}
-	}
-	return c.answerSaved(t, answer)
 }
 
 // restoreReceipt takes over a receipt that the store knows of.

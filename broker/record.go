@@ -61,7 +61,7 @@ func (w waiter) stored(t *turn, err error) {
 }
 
 // size is what the record costs in memory while it waits.
-func (r *record) size() int { return len(r.body) + 160 }
+func (r *record) size() int { return r.body.size() + 200 }
 
 // The tag of an owner keeps what the session needs to send the message again:
 // packet identifier, QoS and whether it was retained.

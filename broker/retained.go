@@ -2,6 +2,7 @@ package broker
 
 import (
 	"sync"
+	"time"
 
 	"tidegate/mqtt"
 	"tidegate/store"
@@ -11,7 +12,7 @@ import (
 const maxRetainedTopic = 32 << 10
 
 // retainedTable is where the store keeps retained messages: topic to version,
-// QoS and payload.
+// QoS and body.
 const retainedTable = "retained"
 
 const retainedVersion = 1
@@ -22,7 +23,8 @@ type retained struct {
 	mu     sync.RWMutex
 	list   map[string]retainedMessage
 	bytes  int
-	full   bool // said so, and it has not changed since
+	full   bool  // said so, and it has not changed since
+	sweep  int64 // broker time before which expired messages are not looked for again
 	limits Limits
 }
 
@@ -39,12 +41,12 @@ func (r *retained) set(m retainedMessage) (changed, ok bool) {
 	if len(m.body.payload()) == 0 {
 		if had {
 			delete(r.list, string(m.body.topic()))
-			r.bytes -= len(old.body)
+			r.bytes -= old.body.size()
 			r.full = false
 		}
 		return had, true
 	}
-	bytes := r.bytes - len(old.body) + len(m.body)
+	bytes := r.bytes - old.body.size() + m.body.size()
 	if len(m.body.topic()) > maxRetainedTopic || bytes > int(r.limits.MaxRetainedSize) || !had && len(r.list) >= r.limits.MaxRetained {
 		return false, false
 	}
@@ -54,15 +56,18 @@ func (r *retained) set(m retainedMessage) (changed, ok bool) {
 }
 
 // match returns the messages that filter matches.
-func (r *retained) match(filter string) []retainedMessage {
+func (r *retained) match(filter string, now int64) []retainedMessage {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if m, ok := r.list[filter]; ok {
-		return []retainedMessage{m}
-	}
 	var found []retainedMessage
+	if m, ok := r.list[filter]; ok {
+		if !m.body.expired(now) {
+			found = append(found, m)
+		}
+		return found
+	}
 	for topic, m := range r.list {
-		if mqtt.Match(filter, topic) {
+		if mqtt.Match(filter, topic) && !m.body.expired(now) {
 			found = append(found, m)
 		}
 	}
@@ -96,6 +101,9 @@ func (b *Broker) storeRetained(t *turn, p *publication, kept body) (ok, first bo
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	changed, ok := r.set(retainedMessage{kept, p.qos})
+	if !ok && b.dropExpired(t) {
+		changed, ok = r.set(retainedMessage{kept, p.qos})
+	}
 	if !ok {
 		first, r.full = !r.full, true
 	}
@@ -103,8 +111,8 @@ func (b *Broker) storeRetained(t *turn, p *publication, kept body) (ok, first bo
 		return ok, first
 	}
 	row := store.Row{Table: retainedTable, Key: kept.topic()}
-	if payload := kept.payload(); len(payload) > 0 {
-		row.Value = append([]byte{retainedVersion, byte(p.qos)}, payload...)
+	if len(kept.payload()) > 0 {
+		row.Value = kept.appendStored([]byte{retainedVersion, byte(p.qos)}, t.now, time.Now())
 	}
 	if p.qos == mqtt.AtMostOnce || p.unconfirmed() {
 		b.commit.put(row, t.now+lazy, nil)
@@ -114,14 +122,44 @@ func (b *Broker) storeRetained(t *turn, p *publication, kept body) (ok, first bo
 	return ok, first
 }
 
+// dropExpired removes what has expired, at most once in a while, and reports
+// whether there was any. The caller holds retained.mu.
+func (b *Broker) dropExpired(t *turn) (some bool) {
+	r := &b.retained
+	if t.now < r.sweep {
+		return false
+	}
+	r.sweep = t.now + lazy
+	for topic, m := range r.list {
+		if m.body.expired(t.now) {
+			delete(r.list, topic)
+			r.bytes -= m.body.size()
+			b.commit.put(store.Row{Table: retainedTable, Key: []byte(topic)}, t.now+lazy, nil)
+			some = true
+		}
+	}
+	return some
+}
+
 // sendRetained sends a new subscription the messages it matches.
 func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
-	for _, m := range b.retained.match(sub.Filter) {
+	var ids []uint32
+	if sub.ID != 0 {
+		ids = []uint32{sub.ID} // [MQTT-3.3.4-3]
+	}
+	found := b.retained.match(sub.Filter, t.now)
+	if sub.Filter[0] == '$' {
+		found = append(found, b.sysRetained.match(sub.Filter, t.now)...)
+	}
+	for _, m := range found {
+		if !s.mayRead(string(m.body.topic())) {
+			continue
+		}
 		q := min(m.qos, sub.QoS)
 		if q != mqtt.AtMostOnce && s.durable() {
-			b.oweOne(t, s, item{body: m.body, qos: q, retain: true})
+			b.oweOne(t, s, item{body: m.body, qos: q, retain: true, ids: ids})
 		} else {
-			s.offerRetained(t, replay{m.body, q})
+			s.offerRetained(t, replay{m.body, q, ids})
 		}
 	}
 }
@@ -174,11 +212,16 @@ func (s *session) thinReplay() {
 // loadRetained takes over what the store keeps.
 func (b *Broker) loadRetained() error {
 	return b.commit.store.Rows(retainedTable, func(key, value []byte) error {
-		if len(value) < 2 || value[0] != retainedVersion || value[1] > byte(mqtt.ExactlyOnce) {
+		var kept body
+		err := errBody
+		if len(value) > 2 && value[0] == retainedVersion && value[1] <= byte(mqtt.ExactlyOnce) {
+			kept, err = parseBody(value[2:], b.now(), time.Now())
+		}
+		if err != nil {
 			b.log.Error("skipped a retained message in the store that makes no sense", "topic", string(key))
 			return nil
 		}
-		b.retained.set(retainedMessage{newBody(key, value[2:]), mqtt.QoS(value[1])})
+		b.retained.set(retainedMessage{kept, mqtt.QoS(value[1])})
 		return nil
 	})
 }

@@ -4,17 +4,20 @@ import (
 	"sync/atomic"
 
 	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
 )
 
 // publication is a message on its way through the router. Topic and payload may
 // alias a read buffer: what outlives the call is copied once, into a body.
 type publication struct {
 	topic, payload []byte
+	props          packet.Properties
 	qos            mqtt.QoS
 	retain         bool
 	waiter         waiter   // who is told when the gateway has taken responsibility
 	mark           []byte   // QoS 2: the receipt to be stored with the message
 	receipt        *receipt // ... and where to note that
+	from           *session // the client that published; nil: somebody inside the process
 	will           bool     // it must not wait: there is one per connection, which is bound enough
 }
 
@@ -30,10 +33,10 @@ func (b *Broker) route(t *turn, p *publication) error {
 	}
 	var kept body
 	if wanted != mqtt.AtMostOnce || p.retain {
-		kept = newBody(p.topic, p.payload)
+		kept = appendBody(nil, p.topic, p.payload, p.props, t.now)
 	} else if len(m.durable)+len(m.transient) > 0 {
-		t.scratch = appendBody(t.scratch[:0], p.topic, p.payload)
-		kept = t.scratch
+		kept = appendBody(t.scratch, p.topic, p.payload, p.props, t.now)
+		t.scratch = kept.buf
 	}
 	if p.retain {
 		b.keepRetained(t, p, kept)
@@ -85,12 +88,12 @@ func (b *Broker) owe(t *turn, p *publication, m *matches, kept body, wanted mqtt
 	rec.must = p.qos == mqtt.ExactlyOnce && exactlyOnceToAny(m.durable)
 	held := p.unconfirmed() && m.inbox
 	waits := !p.unconfirmed() || held && len(m.durable)+len(m.transient) > 1
-	for _, to := range m.durable {
-		q := min(p.qos, to.qos)
-		if q == mqtt.AtMostOnce {
+	for i := range m.durable {
+		to := &m.durable[i]
+		it := p.item(to, kept)
+		if it.qos == mqtt.AtMostOnce || p.local(to) {
 			continue
 		}
-		it := item{body: kept, qos: q, retain: p.retain && to.s.inbox}
 		if rec.must || held && !to.s.inbox {
 			it.gate = rec
 		}
@@ -117,23 +120,38 @@ func (p *publication) unconfirmed() bool {
 
 // send gives the message to the sessions that are not owed it durably.
 func (b *Broker) send(t *turn, p *publication, m *matches, kept body, rec *record) {
-	for _, to := range m.durable {
-		if min(p.qos, to.qos) == mqtt.AtMostOnce {
-			to.s.offer0(t, kept, false)
+	for i := range m.durable {
+		to := &m.durable[i]
+		if it := p.item(to, kept); it.qos == mqtt.AtMostOnce && !p.local(to) {
+			to.s.offer0(t, it)
 		}
 	}
 	var gate *record
 	if rec != nil && p.unconfirmed() && m.inbox {
 		gate = rec
 	}
-	for _, to := range m.transient {
-		if q := min(p.qos, to.qos); q == mqtt.AtMostOnce {
-			to.s.offer0(t, kept, false)
-		} else {
-			to.s.offer(t, item{body: kept, qos: q, gate: gate}, nil, false)
+	for i := range m.transient {
+		to := &m.transient[i]
+		it := p.item(to, kept)
+		it.gate = gate
+		switch {
+		case p.local(to):
+		case it.qos == mqtt.AtMostOnce:
+			to.s.offer0(t, it)
+		default:
+			to.s.offer(t, it, nil, false)
 		}
 	}
 }
+
+// item is the message as to gets it.
+func (p *publication) item(to *target, kept body) item {
+	return item{body: kept, qos: min(p.qos, to.qos), retain: p.retain && (to.retain || to.s.inbox), ids: to.ids}
+}
+
+// local reports whether to has published the message and does not want it back
+// [MQTT-3.8.3-3].
+func (p *publication) local(to *target) bool { return to.foreign && p.from == to.s }
 
 func owedToAny(list []target) bool {
 	for _, to := range list {

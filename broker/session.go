@@ -7,7 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"tidegate/broker/auth"
 	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
 	"tidegate/store"
 )
 
@@ -25,15 +27,22 @@ type session struct {
 	inbox bool   // its consumer is inside the process
 	queue uint32 // number in the store; 0: the session ends with its connection
 
-	user *conn // who has it, from CONNECT to the end; guarded by Broker.mu
+	// guarded by Broker.mu
+	user *conn        // who has it, from CONNECT to the end
+	will *packet.Will // of the last connection, held back; nil: none
 
 	dropped atomic.Uint64 // messages that a bound has cost it
 	owed    atomic.Int64  // messages it has not acknowledged, if durable
 
-	mu   sync.Mutex
-	gone bool // ended for good
-	link consumer
-	subs map[string]mqtt.QoS
+	mu     sync.Mutex
+	gone   bool   // ended for good
+	expiry uint32 // seconds it outlives its connection
+	link   consumer
+	subs   map[string]mqtt.Subscription
+
+	identified bool // one of subs has, or had, an identifier
+
+	identity auth.Identity // who connected last; written with mu and trie.mu held, read with either
 
 	// outbox.go: what it is owed, in order: window, then ram, then, if behind,
 	// the journal from loaded on.
@@ -83,13 +92,15 @@ func (s *session) attach(t *turn, link consumer, limit int) {
 	}
 }
 
-// detach takes the consumer away, if the session still has it.
-func (s *session) detach(t *turn, link consumer) {
+// detach takes the consumer away, if the session still has it. It returns for how
+// many seconds the session is to be kept.
+func (s *session) detach(t *turn, link consumer) (keep uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.link == link {
 		s.detachLocked(t)
 	}
+	return s.expiry
 }
 
 // detachLocked makes the journal the only place of what is owed.
@@ -137,34 +148,40 @@ var (
 	errSubscriptions = errors.New("the session has as many as max_subscriptions allows")
 )
 
-// subscribe adds or changes a subscription, or says why not.
-func (s *session) subscribe(sub mqtt.Subscription) error {
+// subscribe adds or changes a subscription and reports whether there was one with
+// its filter, or says why not.
+func (s *session) subscribe(sub mqtt.Subscription) (had bool, err error) {
 	if strings.Count(sub.Filter, "/") >= maxLevels {
-		return errTooDeep
+		return false, errTooDeep
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch _, had := s.subs[sub.Filter]; {
+	_, had = s.subs[sub.Filter]
+	switch {
 	case s.gone:
-		return mqtt.ErrClosed
+		return false, mqtt.ErrClosed
 	case !had && len(s.subs) >= s.b.cfg.Limits.MaxSubscriptions:
-		return errSubscriptions
+		return false, errSubscriptions
 	}
 	if s.subs == nil {
-		s.subs = make(map[string]mqtt.QoS)
+		s.subs = make(map[string]mqtt.Subscription)
 	}
-	s.subs[sub.Filter] = sub.QoS
-	s.b.trie.subscribe(s, sub.Filter, sub.QoS)
-	return nil
+	s.subs[sub.Filter] = sub
+	s.identified = s.identified || sub.ID != 0
+	s.b.trie.subscribe(s, sub)
+	return had, nil
 }
 
-func (s *session) unsubscribe(filter string) {
+// unsubscribe ends the subscription with the filter, and reports whether there
+// was one.
+func (s *session) unsubscribe(filter string) (had bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, had := s.subs[filter]; had {
+	if _, had = s.subs[filter]; had {
 		delete(s.subs, filter)
 		s.b.trie.unsubscribe(s, filter)
 	}
+	return had
 }
 
 // replaceSubs gives the session exactly the subscriptions subs. It reports
@@ -172,11 +189,11 @@ func (s *session) unsubscribe(filter string) {
 func (s *session) replaceSubs(subs []mqtt.Subscription) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := make(map[string]mqtt.QoS)
+	next := make(map[string]mqtt.Subscription)
 	for _, sub := range subs {
-		next[sub.Filter] = sub.QoS
-		if q, had := s.subs[sub.Filter]; !had || q != sub.QoS {
-			s.b.trie.subscribe(s, sub.Filter, sub.QoS)
+		next[sub.Filter] = sub
+		if before, had := s.subs[sub.Filter]; !had || before != sub {
+			s.b.trie.subscribe(s, sub)
 			changed = true
 		}
 	}

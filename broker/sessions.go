@@ -4,18 +4,24 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
+	"tidegate/broker/auth"
 	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
 	"tidegate/store"
 )
 
 // sessionTable is where the store keeps durable sessions: client identifier to
-// version, queue number, place in the journal where the queue begins, and
-// subscriptions. The key of an inbox has a zero byte in front, which no client
+// version, queue number, place in the journal where the queue begins, seconds to
+// live without a connection, user name, and subscriptions. The key of an inbox has a zero byte in front, which no client
 // identifier can have.
 const sessionTable = "sessions"
 
-const sessionVersion = 1
+const (
+	sessionVersion = 1
+	sessionHead    = 19 // bytes before the user name
+)
 
 var errDamaged = errors.New("it is damaged")
 
@@ -24,26 +30,46 @@ func inboxKey(name string) string { return "\x00" + name }
 // open returns the session for a client that connects, and whether the client
 // had left it behind (MQTT 3.1.1, section 3.1.2.4). The session belongs to c until
 // detach.
-func (b *Broker) open(t *turn, c *conn, id string, clean bool) (s *session, present bool, err error) {
+func (b *Broker) open(t *turn, c *conn, id string, clean bool, expiry uint32) (s *session, present bool, err error) {
 	if err := b.lockFree(t, id); err != nil {
 		return nil, false, err
 	}
-	defer b.mu.Unlock()
-	if old := b.sessions[id]; old != nil && !clean {
-		old.user = c
+	var last *session // the one that ends now, and with it the delay of its will
+	defer func() {
+		b.mu.Unlock()
+		if last != nil {
+			b.publishWill(t, last)
+		}
+	}()
+	if old := b.sessions[id]; old != nil && !clean && old.isFor(c.client.identity()) {
+		b.resume(old, c, expiry)
+		old.save(t.now+lazy, nil)
 		return old, true, nil
 	} else if old != nil {
 		b.forget(t, old)
+		last = old
 	}
 	if len(b.sessions) >= b.cfg.Limits.MaxSessions {
 		return nil, false, errTooMany
 	}
-	s = b.newSession(id, !clean)
-	s.user = c
-	if !clean {
+	s = b.newSession(id, expiry > 0)
+	b.resume(s, c, expiry)
+	if s.durable() {
 		s.save(t.now+lazy, nil)
 	}
 	return s, false, nil
+}
+
+// resume gives the session to c, which is back before the session expired and
+// before its will was due [MQTT-3.1.3-9]. The caller holds mu.
+func (b *Broker) resume(s *session, c *conn, expiry uint32) {
+	b.alarms.drop(alarmKey{s, sessionExpires})
+	b.alarms.drop(alarmKey{s, willIsDue})
+	s.user, s.will = c, nil
+	s.identify(c.client.identity())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expiry = expiry
 }
 
 // lockFree locks mu once nobody uses the session of id. Whoever does is made to
@@ -98,20 +124,71 @@ func (s *session) begin(from uint64) {
 	s.from, s.loaded, s.tail, s.behind = from, from, from, true
 }
 
-// detach takes a connection off its session, which ends with it if it is not
-// durable.
-func (b *Broker) detach(t *turn, s *session, c *conn) {
-	s.detach(t, c)
+// detach takes a connection off its session, which ends with it or as much later
+// as it is to be kept. will, if not nil, is published with the end of the session
+// or when it has been held back for as long as the client wanted, whichever is
+// first [MQTT-3.1.2-8].
+func (b *Broker) detach(t *turn, s *session, c *conn, will *packet.Will) {
+	keep := time.Duration(s.detach(t, c)) * time.Second
+	delay := min(willDelayOf(will), int64(keep))
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	s.user = nil
-	if !s.durable() {
+	if keep == 0 {
 		b.forget(t, s)
+	} else {
+		b.alarms.put(alarmKey{s, sessionExpires}, t.now+int64(keep), func(t *turn) { b.expire(t, s) })
+	}
+	if delay > 0 {
+		s.will = will
+		b.alarms.put(alarmKey{s, willIsDue}, t.now+delay, func(t *turn) { b.publishWill(t, s) })
+	}
+	b.mu.Unlock()
+	if delay == 0 && will != nil { // nobody who comes back can stop it
+		b.leaveWill(t, s, will)
+	}
+}
+
+// expire ends a session that stayed away for too long.
+func (b *Broker) expire(t *turn, s *session) {
+	b.mu.Lock()
+	expired := s.user == nil && b.sessions[s.id] == s
+	if expired {
+		b.forget(t, s)
+	}
+	b.mu.Unlock()
+	if expired {
+		b.log.Info("session expired", "client", s.id)
+		b.publishWill(t, s)
+	}
+}
+
+// publishWill publishes the will that the session's last connection has left, if
+// it still stands.
+func (b *Broker) publishWill(t *turn, s *session) {
+	b.mu.Lock()
+	w := s.will
+	s.will = nil
+	b.mu.Unlock()
+	if w != nil {
+		b.leaveWill(t, s, w)
+	}
+}
+
+// leaveWill publishes the will w of a client of s, if it still may.
+func (b *Broker) leaveWill(t *turn, s *session, w *packet.Will) {
+	if !s.mayLeave(w) {
+		return
+	}
+	p := publication{topic: []byte(w.Topic), payload: w.Payload, props: w.Properties, qos: w.QoS, retain: w.Retain, will: true}
+	if err := b.route(t, &p); err != nil {
+		b.log.Error("cannot publish a will", "client", s.id, "topic", w.Topic, "error", err)
 	}
 }
 
 // forget ends a session for good. The caller holds mu.
 func (b *Broker) forget(t *turn, s *session) {
+	b.alarms.drop(alarmKey{s, sessionExpires})
+	b.alarms.drop(alarmKey{s, willIsDue})
 	delete(b.sessions, s.id)
 	if s.durable() {
 		delete(b.queues, s.queue)
@@ -147,21 +224,33 @@ func (b *Broker) restore() error {
 }
 
 func (b *Broker) restoreSession(key string, row []byte) error {
-	if len(key) == 0 || len(row) < 13 || row[0] != sessionVersion {
+	if len(key) == 0 || len(row) < sessionHead || row[0] != sessionVersion {
 		return errDamaged
 	}
 	s := &session{b: b, id: key, inbox: key[0] == 0, queue: binary.BigEndian.Uint32(row[1:])}
 	s.begin(binary.BigEndian.Uint64(row[5:]))
 	b.commit.notBefore(s.from)
-	subs, err := parseSubs(row[13:])
+	s.expiry = binary.BigEndian.Uint32(row[13:])
+	userEnd := sessionHead + int(binary.BigEndian.Uint16(row[sessionHead-2:]))
+	if userEnd > len(row) {
+		return errDamaged
+	}
+	s.identity = auth.Identity{User: string(row[sessionHead:userEnd]), ClientID: key}
+	subs, err := parseSubs(row[userEnd:])
 	if err != nil {
 		return err
 	}
 	s.subs = subs
+	for _, sub := range subs {
+		s.identified = s.identified || sub.ID != 0
+	}
 	b.sessions[key], b.queues[s.queue] = s, s
+	if !s.inbox { // how long it was away before is not known: the clock may have jumped
+		b.alarms.put(alarmKey{s, sessionExpires}, int64(s.expiry)*int64(time.Second), func(t *turn) { b.expire(t, s) })
+	}
 	b.nextQueue = max(b.nextQueue, s.queue)
-	for filter, q := range subs {
-		b.trie.subscribe(s, filter, q)
+	for _, sub := range subs {
+		b.trie.subscribe(s, sub)
 	}
 	return nil
 }
@@ -173,27 +262,52 @@ func (s *session) row() store.Row {
 	v := []byte{sessionVersion}
 	v = binary.BigEndian.AppendUint32(v, s.queue)
 	v = binary.BigEndian.AppendUint64(v, s.from)
-	for filter, q := range s.subs {
-		v = binary.BigEndian.AppendUint16(v, uint16(len(filter)))
-		v = append(v, filter...)
-		v = append(v, byte(q))
+	v = binary.BigEndian.AppendUint32(v, s.expiry)
+	v = binary.BigEndian.AppendUint16(v, uint16(len(s.identity.User)))
+	v = append(v, s.identity.User...)
+	for _, sub := range s.subs {
+		v = appendSub(v, sub)
 	}
 	return store.Row{Table: sessionTable, Key: s.rowKey(), Value: v}
 }
 
-func parseSubs(b []byte) (map[string]mqtt.QoS, error) {
-	subs := make(map[string]mqtt.QoS)
+// appendSub appends a subscription: the length of its filter in two bytes, the
+// filter, its options as in a SUBSCRIBE of MQTT 5 (section 3.8.3.1), and its
+// identifier in four bytes.
+func appendSub(dst []byte, sub mqtt.Subscription) []byte {
+	options := byte(sub.QoS) | sub.RetainHandling<<4
+	if sub.NoLocal {
+		options |= 1 << 2
+	}
+	if sub.RetainAsPublished {
+		options |= 1 << 3
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(sub.Filter)))
+	dst = append(dst, sub.Filter...)
+	dst = append(dst, options)
+	return binary.BigEndian.AppendUint32(dst, sub.ID)
+}
+
+func parseSubs(b []byte) (map[string]mqtt.Subscription, error) {
+	subs := make(map[string]mqtt.Subscription)
 	for len(b) > 0 {
-		if len(b) < 3 || len(b) < 3+int(binary.BigEndian.Uint16(b)) {
+		if len(b) < 2 || len(b) < 7+int(binary.BigEndian.Uint16(b)) {
 			return nil, errDamaged
 		}
 		n := 2 + int(binary.BigEndian.Uint16(b))
-		filter, q := string(b[2:n]), mqtt.QoS(b[n])
-		if err := mqtt.ValidFilter(filter); err != nil || !q.Valid() {
-			return nil, fmt.Errorf("subscription %q at QoS %d: %w", filter, q, errDamaged)
+		sub := parseSub(string(b[2:n]), b[n], binary.BigEndian.Uint32(b[n+1:]))
+		if err := mqtt.ValidFilter(sub.Filter); err != nil || !sub.QoS.Valid() {
+			return nil, fmt.Errorf("subscription %q at QoS %d: %w", sub.Filter, sub.QoS, errDamaged)
 		}
-		subs[filter] = q
-		b = b[n+1:]
+		subs[sub.Filter] = sub
+		b = b[n+5:]
 	}
 	return subs, nil
+}
+
+func parseSub(filter string, options byte, id uint32) mqtt.Subscription {
+	return mqtt.Subscription{
+		Filter: filter, QoS: mqtt.QoS(options & 3), ID: id,
+		NoLocal: options&(1<<2) != 0, RetainAsPublished: options&(1<<3) != 0, RetainHandling: options >> 4 & 3,
+	}
 }

@@ -10,6 +10,10 @@ import (
 // counters are what the broker has counted since it was made.
 type counters struct {
 	packets, received, sent, dropped, refused, retainedRefused atomic.Uint64
+
+	packetsSent, bytesReceived, bytesSent, connections, sockets atomic.Uint64
+
+	badCredentials, notAuthorized, publicationsDenied, subscriptionsDenied atomic.Uint64
 }
 
 // Status is a snapshot of the broker.
@@ -24,6 +28,11 @@ type Status struct {
 	MessagesDropped    uint64 `json:"messages_dropped"`    // because a bound was reached
 	ConnectionsRefused uint64 `json:"connections_refused"` // no CONNECT, a wrong one, or too many
 	RetainedRefused    uint64 `json:"retained_refused"`    // delivered, but not kept
+
+	BadCredentials      uint64 `json:"bad_credentials"`      // connections refused for a wrong user name or password
+	NotAuthorized       uint64 `json:"not_authorized"`       // connections refused because the client, or its will, has no right
+	PublicationsDenied  uint64 `json:"publications_denied"`  // messages from clients that have no right to send them
+	SubscriptionsDenied uint64 `json:"subscriptions_denied"` // likewise
 
 	StoreError string `json:"store_error,omitempty"` // why nothing can be written; empty: it can
 }
@@ -52,6 +61,10 @@ func (b *Broker) Status() Status {
 	st.MessagesDropped = b.stats.dropped.Load()
 	st.ConnectionsRefused = b.stats.refused.Load()
 	st.RetainedRefused = b.stats.retainedRefused.Load()
+	st.BadCredentials = b.stats.badCredentials.Load()
+	st.NotAuthorized = b.stats.notAuthorized.Load()
+	st.PublicationsDenied = b.stats.publicationsDenied.Load()
+	st.SubscriptionsDenied = b.stats.subscriptionsDenied.Load()
 	if err := b.commit.health(); err != nil {
 		st.StoreError = err.Error()
 	}

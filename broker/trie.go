@@ -15,11 +15,24 @@ const (
 	maxCachedBytes  = 512 << 10
 )
 
-// target is one session that a topic matches, with the highest QoS of its
-// matching subscriptions (MQTT 3.1.1, section 3.3.5).
+// target is one session that a topic matches, however many of its subscriptions
+// do: it gets the message once, at their highest QoS (MQTT 3.1.1, section 3.3.5).
 type target struct {
-	s   *session
-	qos mqtt.QoS
+	s       *session
+	qos     mqtt.QoS
+	foreign bool     // MQTT 5: all of them want no message that s published itself
+	retain  bool     // MQTT 5: one of them wants the retain flag as published
+	ids     []uint32 // MQTT 5: their identifiers
+}
+
+// add notes one more subscription that matches.
+func (to *target) add(sub mqtt.Subscription) {
+	to.qos = max(to.qos, sub.QoS)
+	to.foreign = to.foreign && sub.NoLocal
+	to.retain = to.retain || sub.RetainAsPublished
+	if sub.ID != 0 {
+		to.ids = append(to.ids, sub.ID)
+	}
 }
 
 // matches is who gets the messages of one topic. It is shared and never
@@ -32,7 +45,7 @@ type matches struct {
 }
 
 // size is roughly what m takes in the cache.
-func (m *matches) size() int { return 128 + len(m.topic) + 16*(len(m.durable)+len(m.transient)) }
+func (m *matches) size() int { return 128 + len(m.topic) + 56*(len(m.durable)+len(m.transient)) }
 
 // trie holds the subscriptions of all sessions, level by level.
 type trie struct {
@@ -40,21 +53,22 @@ type trie struct {
 	root   node
 	cached map[string]*matches // by topic; emptied by every change of a subscription
 	bytes  int                 // of topics and targets in cached
+	access *access             // who may read what; nil: everybody everything
 }
 
 // node is one topic level. Wildcards are children like others.
 type node struct {
 	children map[string]*node
-	subs     map[*session]mqtt.QoS
+	subs     map[*session]mqtt.Subscription
 }
 
-// subscribe gives s the filter, or changes its QoS.
-func (t *trie) subscribe(s *session, filter string, q mqtt.QoS) {
+// subscribe gives s the subscription, or changes the one with its filter.
+func (t *trie) subscribe(s *session, sub mqtt.Subscription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cached = nil
 	n := &t.root
-	for level := range strings.SplitSeq(filter, "/") {
+	for level := range strings.SplitSeq(sub.Filter, "/") {
 		next := n.children[level]
 		if next == nil {
 			next = &node{}
@@ -66,9 +80,9 @@ func (t *trie) subscribe(s *session, filter string, q mqtt.QoS) {
 		n = next
 	}
 	if n.subs == nil {
-		n.subs = make(map[*session]mqtt.QoS)
+		n.subs = make(map[*session]mqtt.Subscription)
 	}
-	n.subs[s] = q
+	n.subs[s] = sub
 }
 
 // unsubscribe takes the filter from s and prunes what is empty then.
@@ -104,7 +118,7 @@ func (t *trie) match(topic []byte) *matches {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	m = t.root.collect(string(topic))
+	m = t.root.collect(string(topic)).readable(t.access)
 	if t.cached == nil || len(t.cached) >= maxCachedTopics || t.bytes >= maxCachedBytes {
 		t.cached, t.bytes = make(map[string]*matches), 0
 	}
@@ -117,15 +131,15 @@ func (t *trie) match(topic []byte) *matches {
 
 // collect walks the trie for topic without the cache.
 func (n *node) collect(topic string) *matches {
-	best := make(map[*session]mqtt.QoS)
+	best := make(map[*session]*target)
 	n.walk(topic, true, topic[0] == '$', best)
 	m := &matches{topic: topic}
-	for s, q := range best {
-		to := &m.transient
+	for s, to := range best {
+		list := &m.transient
 		if s.durable() {
-			to = &m.durable
+			list = &m.durable
 		}
-		*to = append(*to, target{s, q})
+		*list = append(*list, *to)
 		m.inbox = m.inbox || s.inbox
 	}
 	return m
@@ -133,7 +147,7 @@ func (n *node) collect(topic string) *matches {
 
 // walk gathers the subscriptions below n that match rest. A wildcard at the
 // root does not match topics that start with $ (section 4.7.2).
-func (n *node) walk(rest string, more, dollar bool, best map[*session]mqtt.QoS) {
+func (n *node) walk(rest string, more, dollar bool, best map[*session]*target) {
 	if all := n.children["#"]; all != nil && !dollar {
 		all.gather(best)
 	}
@@ -150,8 +164,13 @@ func (n *node) walk(rest string, more, dollar bool, best map[*session]mqtt.QoS) 
 	}
 }
 
-func (n *node) gather(best map[*session]mqtt.QoS) {
-	for s, q := range n.subs {
-		best[s] = max(best[s], q)
+func (n *node) gather(best map[*session]*target) {
+	for s, sub := range n.subs {
+		to := best[s]
+		if to == nil {
+			to = &target{s: s, foreign: true}
+			best[s] = to
+		}
+		to.add(sub)
 	}
 }

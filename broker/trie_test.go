@@ -40,7 +40,7 @@ func FuzzTrie(f *testing.F) {
 			filter := word(steps[1], true)
 			switch q := mqtt.QoS(steps[2] % 3); steps[0] & 3 {
 			case 0, 1:
-				tr.subscribe(s, filter, q)
+				tr.subscribe(s, mqtt.Subscription{Filter: filter, QoS: q})
 				if list[s] == nil {
 					list[s] = make(map[string]mqtt.QoS)
 				}
@@ -161,7 +161,7 @@ func FuzzSubs(f *testing.F) {
 			return
 		}
 		s := session{id: "x", subs: subs}
-		again, err := parseSubs(s.row().Value[13:])
+		again, err := parseSubs(s.row().Value[sessionHead:])
 		if err != nil || fmt.Sprint(again) != fmt.Sprint(subs) {
 			t.Errorf("%v became %v, %v", subs, again, err)
 		}

@@ -13,14 +13,18 @@ type turn struct {
 	fill  []*session
 	flush []consumer
 
-	scratch body // for a body that nobody keeps
+	scratch []byte // for a body that nobody keeps
 }
 
 // consumer is who reads a session: a network connection or an inbox.
 type consumer interface {
+	// takes reports whether a packet of so many bytes is not too large for the
+	// consumer.
+	takes(size int) bool
+
 	// deliver hands over a message. It is called with the session's lock held
 	// and does no I/O. It returns whether flush has to be called.
-	deliver(it item, dup bool) (flush bool)
+	deliver(it item, now int64, dup bool) (flush bool)
 
 	// release hands over a PUBREL, likewise.
 	release(id uint16) (flush bool)

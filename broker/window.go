@@ -46,7 +46,7 @@ func (w *window) findSeq(seq uint64) int {
 // connection end, a durable session reads it again from where it is stored, and
 // another ends as well.
 func (w *window) add(s slot) {
-	s.body = nil
+	s.body = body{}
 	w.slots.push(s)
 }
 
@@ -55,6 +55,9 @@ func (w *window) ack(id uint16) (slot, bool) { return w.take(id, mqtt.AtLeastOnc
 
 // comp answers PUBCOMP: the QoS 2 message is delivered.
 func (w *window) comp(id uint16) (slot, bool) { return w.take(id, mqtt.ExactlyOnce, true) }
+
+// refuse answers a PUBREC that says the consumer does not want the message.
+func (w *window) refuse(id uint16) (slot, bool) { return w.take(id, mqtt.ExactlyOnce, false) }
 
 // take removes a message if it is in the state that the packet answers to.
 func (w *window) take(id uint16, q mqtt.QoS, released bool) (slot, bool) {

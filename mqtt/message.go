@@ -71,10 +71,17 @@ type Publisher interface {
 	PublishAsync(ctx context.Context, m Message, done func(error)) error
 }
 
-// Subscription is one filter and the highest QoS its holder wants.
+// Subscription is one filter and the highest QoS its holder wants. What stands
+// below QoS exists only in MQTT 5 (section 3.8.3.1); its zero values are what
+// MQTT 3.1.1 does.
 type Subscription struct {
 	Filter string
 	QoS    QoS
+
+	NoLocal           bool   // not what its holder published itself
+	RetainAsPublished bool   // messages keep the retain flag of their publisher
+	RetainHandling    byte   // retained messages: 0 at every subscribe, 1 at the first, 2 never
+	ID                uint32 // 1 to 268435455, comes with each message; 0: none
 }
 
 // Delivery is a message handed out by an [Inbox], with Retain as it was

@@ -37,7 +37,9 @@ type commands struct {
 	Status  StatusCmd  `cmd:"" help:"Show the state of a running gateway."`
 	Pub     PubCmd     `cmd:"" help:"Publish messages."`
 	Sub     SubCmd     `cmd:"" help:"Subscribe and print messages."`
+	Passwd  PasswdCmd  `cmd:"" help:"Add, change or delete a user of a password file."`
 	Devices DevicesCmd `cmd:"" help:"List serial ports."`
+	Bench   BenchCmd   `cmd:"" help:"Put a load on a broker and measure it."`
 	Version VersionCmd `cmd:"" help:"Print version and platform."`
 }
 

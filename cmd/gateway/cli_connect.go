@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,7 +30,7 @@ type connectFlags struct {
 	Username string `short:"u" placeholder:"NAME" help:"User name."`
 	Password string `short:"P" name:"pw" placeholder:"PASSWORD" help:"Password."`
 	ID       string `short:"i" placeholder:"ID" help:"Client id. Default: the broker chooses one."`
-	Protocol string `short:"V" name:"protocol-version" enum:"mqttv311,mqttv31,311,31" default:"mqttv311" placeholder:"VERSION" help:"mqttv311 or mqttv31."`
+	Protocol string `short:"V" name:"protocol-version" enum:"mqttv5,mqttv311,mqttv31,5,311,31" default:"mqttv311" placeholder:"VERSION" help:"mqttv5, mqttv311 or mqttv31."`
 }
 
 // qosFlag is the -q flag.
@@ -41,8 +43,13 @@ func (f qosFlag) level() mqtt.QoS { return mqtt.QoS(f.QoS) }
 // dial connects as the flags say. What o holds beside that is kept.
 func (f connectFlags) dial(ctx context.Context, o client.Options) (*client.Conn, error) {
 	o.ClientID, o.Username, o.Password, o.KeepAlive = f.ID, f.Username, f.Password, keepAlive
-	o.Version = packet.V311
-	if f.Protocol == "mqttv31" || f.Protocol == "31" {
+	switch strings.TrimPrefix(f.Protocol, "mqttv") {
+	case "5":
+		o.Version = packet.V5
+		if !o.CleanSession { // MQTT 5 asks for how long
+			o.Properties = o.Properties.AppendUint(packet.PropSessionExpiry, math.MaxUint32)
+		}
+	case "31":
 		o.Version = packet.V31
 		if o.ClientID == "" { // MQTT 3.1 knows no empty one
 			o.ClientID = fmt.Sprintf("%s-%d", program, os.Getpid())

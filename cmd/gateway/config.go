@@ -138,6 +138,7 @@ func Load(path string) (*Config, error) {
 	if !l.broken { // else every section after the break would seem to be missing
 		l.complete(c)
 		l.readSecrets(c)
+		l.checkAccessFiles(c)
 	}
 	if len(l.errs) > 0 {
 		return nil, l.errs.sorted(files)
@@ -241,7 +242,7 @@ func (c *Config) Check() check.Problems {
 	var p check.Problems
 	p.Under("gateway", c.Gateway.check())
 	p.Under("store", c.Store.check())
-	p.Under("broker", c.checkBroker())
+	p.Under("broker", c.Broker.Check())
 	names := map[string]string{}
 	for i := range c.Bridges {
 		path := fmt.Sprintf("bridges[%d]", i)
@@ -257,19 +258,6 @@ func (c *Config) Check() check.Problems {
 		}
 	}
 	p.Under("admin", c.Admin.check())
-	return p
-}
-
-// checkBroker adds to what the broker refuses what this version cannot do yet.
-func (c *Config) checkBroker() check.Problems {
-	p := c.Broker.Check()
-	for i, l := range c.Broker.Listeners {
-		path := fmt.Sprintf("listeners[%d].address", i)
-		refused := slices.ContainsFunc(p, func(q check.Problem) bool { return q.Path == path })
-		if !refused && !l.Loopback() {
-			p.Add(path, reachable, l.Address)
-		}
-	}
 	return p
 }
 

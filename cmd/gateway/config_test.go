@@ -186,7 +186,7 @@ var mistakes = []struct {
 	{
 		"a listener off loopback",
 		"broker:\n  listeners:\n    - address: tcp://0.0.0.0:1883\n",
-		[]string{`c.yaml:3:16: broker.listeners[0].address: "tcp://0.0.0.0:1883" is reachable from the network, but this version has no authentication: use 127.0.0.1 or [::1]`},
+		[]string{`c.yaml:3:16: broker.listeners[0].address: "tcp://0.0.0.0:1883" is reachable from the network, so say who may connect: name a broker.password_file, which "tidegate passwd FILE USER" makes, or write broker.allow_anonymous: true to let everybody in`},
 	},
 	{
 		"a page off loopback",

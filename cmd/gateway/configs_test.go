@@ -54,7 +54,7 @@ func TestReferenceShowsTheDefaults(t *testing.T) {
 // What the reference has commented out is valid, too.
 func TestReferenceIsValidWithEverythingInUse(t *testing.T) {
 	text := regexp.MustCompile(`(?m)^( *)#([^#])`).ReplaceAllString(readReference(t), "$1$2")
-	c := mustLoad(t, map[string]string{"c.yaml": text, "cloud.pass": "x"})
+	c := mustLoad(t, map[string]string{"c.yaml": text, "cloud.pass": "x", "passwd": "", "acl": ""})
 	if len(c.Bridges) != 1 || len(c.Adapters) != 1 || c.Gateway.Name != "pump-house" {
 		t.Fatalf("got %+v", c)
 	}

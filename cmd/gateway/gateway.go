@@ -51,6 +51,7 @@ func (g *gateway) make() (err error) {
 	g.broker, err = broker.New(g.cfg.Broker, broker.Options{
 		Store:          g.store,
 		Log:            g.log,
+		Version:        thisBuild().Version,
 		CommitInterval: g.cfg.Store.CommitInterval,
 		OnlineDelay:    g.cfg.Store.OnlineDelay,
 		MemoryLimit:    g.cfg.Gateway.MemoryLimit,
@@ -86,14 +87,10 @@ func (g *gateway) listen() ([]string, error) {
 	if err := g.broker.Listen(); err != nil {
 		return nil, err
 	}
-	var addrs []string
-	for _, a := range g.broker.Addrs() {
-		addrs = append(addrs, "tcp://"+a.String())
-	}
 	if err := g.admin.Listen(); err != nil {
 		return nil, err
 	}
-	return append(addrs, g.page()), nil
+	return append(g.broker.URLs(), g.page()), nil
 }
 
 // page returns the address of the page.

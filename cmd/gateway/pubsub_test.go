@@ -94,6 +94,7 @@ func TestPubAndSubSpeakWithMosquitto(t *testing.T) {
 		{"QoS 1", "", "hello\n", []string{"-m", "hello", "-q", "1"}, []string{"-q", "1"}},
 		{"QoS 2", "", "hello\n", []string{"-m", "hello", "-q", "2"}, []string{"-q", "2"}},
 		{"MQTT 3.1", "", "hello\n", []string{"-m", "hello", "-V", "mqttv31"}, []string{"-V", "31"}},
+		{"MQTT 5", "", "hello\n", []string{"-m", "hello", "-V", "mqttv5"}, []string{"-V", "5"}},
 		{"a client id", "", "hello\n", []string{"-m", "hello", "-i", "a"}, []string{"-i", "b"}},
 		{"a file", "", "from\na file\n", []string{"-f", file}, nil},
 		{"all of standard input", "two\nlines", "two\nlines\n", []string{"-s"}, nil},

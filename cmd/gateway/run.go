@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 )
 
@@ -18,7 +19,8 @@ type RunCmd struct {
 
 // Help is shown by --help.
 func (RunCmd) Help() string {
-	return `Prints one line per listening address, then "ready". SIGTERM and ^C end it orderly.
+	return `Prints one line per listening address, then "ready". SIGTERM and ^C end it orderly;
+SIGHUP makes it read its password file and its ACL file again.
 
 Example:
 
@@ -32,12 +34,15 @@ func (c *RunCmd) Run(ctx context.Context, std stdio) (err error) {
 		return err
 	}
 	log := newLogger(cfg.Gateway.Log, std.Err)
-	defer ignoreHangup(log)()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // early: it would end the process
+	defer signal.Stop(hangups)
 	g, err := newGateway(cfg, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
+	defer g.reloadOn(hangups)()
 	addrs, err := g.listen()
 	if err != nil {
 		return err
@@ -63,24 +68,34 @@ func newLogger(c LogConfig, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// ignoreHangup keeps SIGHUP, which asks other daemons to read their configuration
-// again, from ending the gateway.
-func ignoreHangup(log *slog.Logger) (stop func()) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
+// reloadOn reads again what can be read again, with every signal. stop ends that.
+func (g *gateway) reloadOn(hangups <-chan os.Signal) (stop func()) {
 	done := make(chan struct{})
-	go func() {
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		for {
 			select {
 			case <-hangups:
-				log.Warn("SIGHUP changes nothing in this version: restart the gateway to read its configuration again")
+				g.reload()
 			case <-done:
 				return
 			}
 		}
-	}()
+	})
 	return func() {
-		signal.Stop(hangups)
 		close(done)
+		wg.Wait()
 	}
+}
+
+// reload reads the password file and the ACL file again. Everything else in the
+// configuration waits for the next start.
+func (g *gateway) reload() {
+	c := &g.cfg.Broker
+	if err := g.broker.Reload(); err != nil {
+		g.log.Error("SIGHUP: users and rights stay as they were: correct the files and send it again", "error", err)
+		return
+	}
+	g.log.Info("SIGHUP: users and rights are read again; the rest of the configuration takes a restart",
+		"password_file", c.PasswordFile, "acl_file", c.ACLFile)
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,22 +15,17 @@ import (
 	"tidegate/mqtt/packet"
 )
 
-// RefusedError is the answer of a broker that does not take the connection.
-type RefusedError struct {
-	Code packet.ConnackCode
-}
-
-// Error says in words why, and what to check.
-func (e *RefusedError) Error() string { return "the broker refused the connection: " + e.Code.String() }
-
 // Conn is one connection to a broker. Its methods may be called from any
 // goroutine.
 type Conn struct {
-	conn           net.Conn
-	reader         *packet.Reader // of the reading goroutine
-	options        Options
-	sessionPresent bool
-	start          time.Time
+	conn    net.Conn
+	reader  *packet.Reader // of the reading goroutine
+	options Options        // as the broker changed them
+	connack packet.Connack // the answer to CONNECT
+	limits  limits
+	start   time.Time
+
+	aliases map[uint16]string // topics of the broker's aliases; of the reading goroutine
 
 	slots  chan struct{} // holds one for each publish of QoS 1 and 2 under way
 	wake   chan struct{} // tells the writer that out has something
@@ -47,8 +43,10 @@ type Conn struct {
 	lastID   uint16          // the packet identifier used last
 	received map[uint16]bool // QoS 2 messages handed out and not released; true: PUBREC was sent
 	pinging  bool            // a PINGREQ has no answer yet
-	leaving  bool            // a DISCONNECT is in out; nothing may follow it
+	leaving  error           // not nil: a DISCONNECT is in out, for this cause; nothing may follow it
 	err      error           // why the connection ends
+
+	authenticated func(error) // waits for the end of an authentication, or nil
 }
 
 // Dial opens a TCP connection to addr ("host:port") and an MQTT connection on it.
@@ -83,12 +81,10 @@ func Connect(ctx context.Context, conn net.Conn, o Options) (*Conn, error) {
 func newConn(conn net.Conn, o Options) *Conn {
 	o.setDefaults()
 	return &Conn{
-		conn: conn,
-		// The reader's buffer grows with what arrives, so the limit can be that of MQTT.
-		reader:   packet.NewReader(conn, packet.MaxSize),
+		conn:     conn,
 		options:  o,
+		aliases:  make(map[uint16]string),
 		start:    time.Now(),
-		slots:    make(chan struct{}, max(o.Window, 0)),
 		wake:     make(chan struct{}, 1),
 		ending:   make(chan struct{}),
 		done:     make(chan struct{}),
@@ -104,34 +100,64 @@ func (c *Conn) handshake() error {
 	if err != nil {
 		return err
 	}
+	// The reader's buffer grows with what arrives, so the limit can be that of MQTT.
+	largest := min(connect.Properties.UintOr(packet.PropMaximumPacketSize, packet.MaxSize), packet.MaxSize)
+	c.reader = packet.NewReader(c.conn, int(largest))
+	c.reader.Version = connect.Version
 	if _, err := c.conn.Write(connect.Append(nil)); err != nil {
 		return fmt.Errorf("send CONNECT: %w", err)
 	}
-	f, err := c.reader.Next()
-	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("the broker closed the connection without an answer; does this port speak MQTT %s, and without TLS?: %w", connect.Version, err)
-	case err != nil:
-		return fmt.Errorf("wait for CONNACK: %w", err)
-	case f.Type() != packet.TypeConnack:
-		return fmt.Errorf("the broker answers CONNECT with %s [MQTT-3.2.0-1]", f.Type())
+	f, err := c.firstAnswer()
+	if err != nil {
+		return err
 	}
 	return c.accept(f)
 }
 
+// firstAnswer waits for the CONNACK, and before it for steps of authentication.
+func (c *Conn) firstAnswer() (packet.Frame, error) {
+	for {
+		f, err := c.reader.Next()
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return f, fmt.Errorf("the broker closed the connection without an answer; does this port speak MQTT %s, and without TLS?: %w", c.options.Version, err)
+		case err != nil:
+			return f, fmt.Errorf("wait for CONNACK: %w", err)
+		case f.Type() == packet.TypeConnack:
+			return f, nil
+		case f.Type() != packet.TypeAuth:
+			return f, fmt.Errorf("the broker answers CONNECT with %s [MQTT-3.2.0-1]", f.Type())
+		}
+		answer, asked, err := c.answerAuth(f)
+		if err != nil {
+			return f, err
+		}
+		if !asked {
+			return f, errors.New("the broker ends the authentication with AUTH, not with CONNACK [MQTT-4.12.0-5]")
+		}
+		if _, err := c.conn.Write(answer.Append(nil)); err != nil {
+			return f, fmt.Errorf("send AUTH: %w", err)
+		}
+	}
+}
+
 // accept reads the CONNACK.
 func (c *Conn) accept(f packet.Frame) error {
-	var connack packet.Connack
-	if err := connack.Decode(f); err != nil {
+	if len(f.Body) == 2 && packet.ConnackCode(f.Body[1]) != packet.Accepted {
+		f.Version = packet.V311 // a broker that does not know MQTT 5 refuses it so
+	}
+	if err := c.connack.Decode(f); err != nil {
 		return err
 	}
-	if connack.Code != packet.Accepted {
-		return &RefusedError{Code: connack.Code}
+	k := &c.connack
+	k.Properties = bytes.Clone(k.Properties)
+	if k.Code != packet.Accepted || k.Reason != packet.ReasonSuccess {
+		return &RefusedError{Code: k.Code, Reason: k.Reason, Properties: k.Properties}
 	}
-	if connack.SessionPresent && c.options.CleanSession {
+	if k.SessionPresent && c.options.CleanSession {
 		return errors.New("the broker reports a session although a clean one was asked for [MQTT-3.2.2-1]")
 	}
-	c.sessionPresent = connack.SessionPresent
+	c.obey(k.Properties)
 	return nil
 }
 
@@ -143,9 +169,12 @@ func (c *Conn) run() {
 		pinger.Go(c.pingLoop)
 	}
 	err := c.readLoop()
-	if c.isLeaving() { // the broker hung up because it was told so
+	if e, ok := errors.AsType[*packet.Error](err); ok && c.options.Version == packet.V5 {
+		c.leave(&packet.Disconnect5{Reason: e.Reason}, err) // [MQTT-4.13.1-1]
+	}
+	if cause := c.isLeaving(); cause != nil { // the broker hung up because it was told so
 		writer.Wait()
-		err = mqtt.ErrClosed
+		err = cause
 	}
 	c.end(err)
 	writer.Wait()
@@ -168,8 +197,8 @@ func (c *Conn) end(err error) {
 // failCalls tells everybody who waits for something that it will not come.
 func (c *Conn) failCalls() {
 	c.mu.Lock()
-	calls, written, err := c.calls, c.out.written, c.err
-	c.calls, c.out = nil, batch{}
+	calls, written, authenticated, err := c.calls, c.out.written, c.authenticated, c.err
+	c.calls, c.out, c.authenticated = nil, batch{}, nil
 	c.mu.Unlock()
 	for _, done := range written {
 		done(err)
@@ -177,16 +206,28 @@ func (c *Conn) failCalls() {
 	for _, call := range calls {
 		call.done(err)
 	}
+	if authenticated != nil {
+		authenticated(err)
+	}
 }
 
 // SessionPresent reports whether the broker kept a session from before.
-func (c *Conn) SessionPresent() bool { return c.sessionPresent }
+func (c *Conn) SessionPresent() bool { return c.connack.SessionPresent }
+
+// Connack is the broker's answer to the CONNECT. Its properties must not be
+// written.
+func (c *Conn) Connack() packet.Connack { return c.connack }
+
+// ClientID is the client id of the connection: that of the options, or the one
+// that a broker of MQTT 5 assigned.
+func (c *Conn) ClientID() string { return c.options.ClientID }
 
 // Done is closed when the connection has ended.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Err is why the connection ended: [mqtt.ErrClosed] after Close and Disconnect.
-// It is nil until then.
+// It is nil until then. In MQTT 5 a broker that disconnects says why in a
+// [*ReasonError].
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -201,12 +242,32 @@ func (c *Conn) Close() {
 	<-c.done
 }
 
+// only5 is an error unless the connection speaks MQTT 5, which has what.
+func (c *Conn) only5(what string) error {
+	if c.options.Version == packet.V5 {
+		return nil
+	}
+	return fmt.Errorf("MQTT %s has no %s; use 5.0", c.options.Version, what)
+}
+
 // Disconnect sends what was published at QoS 0 and a DISCONNECT, so the broker
 // forgets the will. Publishes that are not acknowledged fail with
 // [mqtt.ErrClosed]: wait for them first. It returns when all goroutines have
 // ended, with an error if the connection was lost before the DISCONNECT was sent.
 func (c *Conn) Disconnect() error {
-	c.leave()
+	return c.DisconnectWith(packet.Disconnect5{})
+}
+
+// DisconnectWith is Disconnect with a reason and properties, which only MQTT 5
+// has: to have the will published in spite of it, or to change how long the
+// session lives.
+func (c *Conn) DisconnectWith(d packet.Disconnect5) error {
+	if d.Reason != packet.ReasonSuccess || len(d.Properties) > 0 {
+		if err := c.only5("reasons"); err != nil {
+			return fmt.Errorf("disconnect: %w", err)
+		}
+	}
+	c.leave(&d, mqtt.ErrClosed)
 	<-c.done
 	if err := c.Err(); !errors.Is(err, mqtt.ErrClosed) {
 		return fmt.Errorf("disconnect: %w", err)

@@ -124,7 +124,7 @@ func TestConnectEndsWithItsContext(t *testing.T) {
 func TestOptionsAreChecked(t *testing.T) {
 	long := strings.Repeat("x", 65536)
 	for name, o := range map[string]Options{
-		"MQTT 5":                            {CleanSession: true, Version: 5},
+		"a version to come":                 {CleanSession: true, Version: 6},
 		"a negative window":                 {CleanSession: true, Window: -1},
 		"a window over the identifiers":     {CleanSession: true, Window: 65535},
 		"a keep alive of a day":             {CleanSession: true, KeepAlive: 24 * time.Hour},

@@ -118,7 +118,7 @@ func receive(t *testing.T, messages <-chan Message) Message {
 
 func TestMosquittoEveryQoSAndVersion(t *testing.T) {
 	addr := mosquitto(t, "allow_anonymous true")
-	for _, v := range []packet.Version{packet.V31, packet.V311} {
+	for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
 		for q := range mqtt.QoS(3) {
 			t.Run(fmt.Sprintf("MQTT %s QoS %d", v, q), func(t *testing.T) {
 				topic := fmt.Sprintf("t/%s/%d", v, q)

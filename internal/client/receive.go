@@ -16,6 +16,8 @@ type Message struct {
 	mqtt.Message
 	Dup bool   // the broker says that it sends the message again
 	ID  uint16 // packet identifier; 0 at QoS 0
+
+	Properties packet.Properties // MQTT 5 only; an alias among them is resolved
 }
 
 // readLoop handles packets until the connection fails. Once a DISCONNECT is
@@ -30,8 +32,11 @@ func (c *Conn) readLoop() error {
 		if err != nil {
 			return fmt.Errorf("read from the broker: %w", err)
 		}
-		if c.isLeaving() {
+		if c.isLeaving() != nil {
 			continue
+		}
+		if f.Type() == packet.TypeDisconnect && f.Version == packet.V5 {
+			return disconnected(f)
 		}
 		if err := c.handle(f); err != nil {
 			return fmt.Errorf("the broker broke the protocol: %w", err)
@@ -39,39 +44,64 @@ func (c *Conn) readLoop() error {
 	}
 }
 
+// disconnected is why the broker ends the connection.
+func disconnected(f packet.Frame) error {
+	var d packet.Disconnect5
+	if err := d.Decode(f); err != nil {
+		return err
+	}
+	return &ReasonError{Packet: packet.TypeDisconnect, Reason: d.Reason, Properties: bytes.Clone(d.Properties)}
+}
+
 func (c *Conn) handle(f packet.Frame) error {
-	switch f.Type() {
-	case packet.TypePublish:
+	switch t := f.Type(); {
+	case t == packet.TypePublish:
 		return c.handlePublish(f)
-	case packet.TypePuback, packet.TypePubrec, packet.TypePubcomp, packet.TypeUnsuback:
+	case t == packet.TypeUnsuback && f.Version == packet.V5:
+		var u packet.Unsuback
+		if err := u.Decode(f); err != nil {
+			return err
+		}
+		return c.handleAck(packet.Ack{Type: t, ID: u.ID}, u.Reasons)
+	case t == packet.TypePuback || t == packet.TypePubrec || t == packet.TypePubcomp || t == packet.TypeUnsuback:
 		var a packet.Ack
 		if err := a.Decode(f); err != nil {
 			return err
 		}
 		return c.handleAck(a, nil)
-	case packet.TypePubrel:
+	case t == packet.TypePubrel:
 		return c.handlePubrel(f)
-	case packet.TypeSuback:
-		var s packet.Suback
-		if err := s.Decode(f); err != nil {
-			return err
-		}
-		return c.handleAck(packet.Ack{Type: packet.TypeSuback, ID: s.ID}, s.Codes)
-	case packet.TypePingresp:
+	case t == packet.TypeSuback:
+		return c.handleSuback(f)
+	case t == packet.TypePingresp:
 		return c.handlePingresp(f)
+	case t == packet.TypeAuth:
+		return c.handleAuth(f)
 	}
 	return fmt.Errorf("%s, which it must not send here [MQTT-4.8.0-1]", f.Type())
 }
 
-// handleAck moves a call on or ends it. codes are those of a SUBACK.
-func (c *Conn) handleAck(a packet.Ack, codes []mqtt.QoS) error {
+// handleSuback reads the codes before MQTT 5, which are among its reasons.
+func (c *Conn) handleSuback(f packet.Frame) error {
+	var s packet.Suback
+	if err := s.Decode(f); err != nil {
+		return err
+	}
+	for _, code := range s.Codes {
+		s.Reasons = append(s.Reasons, packet.Reason(code))
+	}
+	return c.handleAck(packet.Ack{Type: packet.TypeSuback, ID: s.ID}, s.Reasons)
+}
+
+// handleAck moves a call on or ends it. reasons are those of a SUBACK or UNSUBACK.
+func (c *Conn) handleAck(a packet.Ack, reasons []packet.Reason) error {
 	c.mu.Lock()
 	call, ok := c.calls[a.ID]
 	if !ok || call.await != a.Type {
 		c.mu.Unlock()
 		return fmt.Errorf("%s for the packet identifier %d, which does not wait for it", a.Type, a.ID)
 	}
-	if a.Type == packet.TypePubrec {
+	if a.Type == packet.TypePubrec && !a.Reason.Failed() { // [MQTT-4.3.3-4]
 		call.await = packet.TypePubcomp
 		c.calls[a.ID] = call
 		c.mu.Unlock()
@@ -83,10 +113,10 @@ func (c *Conn) handleAck(a packet.Ack, codes []mqtt.QoS) error {
 	if call.takesSlot() {
 		<-c.slots
 	}
-	if call.codes != nil {
-		*call.codes = codes
+	if call.reasons != nil {
+		*call.reasons = reasons
 	}
-	call.done(nil)
+	call.done(failure(a.Type, a.Reason, a.Properties))
 	return nil
 }
 
@@ -98,6 +128,10 @@ func (c *Conn) handlePublish(f packet.Frame) error {
 	if err := p.Decode(f); err != nil {
 		return err
 	}
+	topic, err := c.topic(&p)
+	if err != nil {
+		return err
+	}
 	if p.QoS == mqtt.ExactlyOnce {
 		if again, acknowledged := c.noteReceived(p.ID); again {
 			if acknowledged {
@@ -107,9 +141,10 @@ func (c *Conn) handlePublish(f packet.Frame) error {
 		}
 	}
 	m := Message{
-		Message: mqtt.Message{Topic: string(p.Topic), Payload: bytes.Clone(p.Payload), QoS: p.QoS, Retain: p.Retain},
-		Dup:     p.Dup,
-		ID:      p.ID,
+		Message:    mqtt.Message{Topic: topic, Payload: bytes.Clone(p.Payload), QoS: p.QoS, Retain: p.Retain},
+		Dup:        p.Dup,
+		ID:         p.ID,
+		Properties: bytes.Clone(p.Properties),
 	}
 	c.readingSince.Store(handling)
 	c.options.Handler(m)
@@ -118,6 +153,27 @@ func (c *Conn) handlePublish(f packet.Frame) error {
 		_ = c.Ack(m) // if nothing can be sent any more, the reader finds out by itself
 	}
 	return nil
+}
+
+// topic is the topic of p. An alias stands for the topic that it last came with
+// on this connection (MQTT 5.0, section 3.3.2.3.4).
+func (c *Conn) topic(p *packet.Publish) (string, error) {
+	n, ok := p.Properties.Uint(packet.PropTopicAlias)
+	if !ok {
+		return string(p.Topic), nil
+	}
+	alias := uint16(n)
+	if largest := c.options.Properties.UintOr(packet.PropTopicAliasMaximum, 0); n > largest {
+		return "", &packet.Error{Reason: packet.ReasonTopicAliasInvalid, Text: fmt.Sprintf("PUBLISH with the topic alias %d, the largest is %d", n, largest), ID: "MQTT-3.1.2-26"}
+	}
+	if len(p.Topic) > 0 {
+		c.aliases[alias] = string(p.Topic)
+	}
+	topic, known := c.aliases[alias]
+	if !known {
+		return "", &packet.Error{Reason: packet.ReasonProtocolError, Text: fmt.Sprintf("PUBLISH with the unknown topic alias %d and no topic", n), ID: "MQTT-3.3.2-7"}
+	}
+	return topic, nil
 }
 
 // noteReceived notes a message of QoS 2. again: it was handed out before.
@@ -133,18 +189,30 @@ func (c *Conn) noteReceived(id uint16) (again, acknowledged bool) {
 
 // Ack acknowledges m with PUBACK or PUBREC when the connection was opened with
 // ManualAck. It must be called once for each message; QoS 0 needs nothing.
-func (c *Conn) Ack(m Message) error {
+func (c *Conn) Ack(m Message) error { return c.AckWith(m, packet.ReasonSuccess, nil) }
+
+// AckWith is Ack with a reason and properties of MQTT 5. A reason that failed
+// refuses m.
+func (c *Conn) AckWith(m Message, r packet.Reason, p packet.Properties) error {
 	if m.QoS == mqtt.AtMostOnce {
 		return nil
+	}
+	if r != packet.ReasonSuccess || len(p) > 0 {
+		if err := c.only5("reasons"); err != nil {
+			return fmt.Errorf("acknowledge packet %d: %w", m.ID, err)
+		}
 	}
 	if err := c.lockToSend(context.Background()); err != nil {
 		return fmt.Errorf("acknowledge packet %d: %w", m.ID, err)
 	}
 	defer c.unlockAndWake()
-	if m.QoS == mqtt.ExactlyOnce {
+	switch {
+	case m.QoS == mqtt.ExactlyOnce && r.Failed():
+		delete(c.received, m.ID) // no PUBREL follows
+	case m.QoS == mqtt.ExactlyOnce:
 		c.received[m.ID] = true
 	}
-	c.out.bytes = (&packet.Ack{Type: firstAnswer(m.QoS), ID: m.ID}).Append(c.out.bytes)
+	c.out.bytes = (&packet.Ack{Type: firstAnswer(m.QoS), ID: m.ID, Reason: r, Properties: p}).Append(c.out.bytes)
 	return nil
 }
 

@@ -12,60 +12,111 @@ import (
 // Subscribe asks for messages and waits for the answer: for each subscription
 // the QoS that was granted, or [mqtt.QoSFailure], which is no error here.
 func (c *Conn) Subscribe(ctx context.Context, subs ...mqtt.Subscription) ([]mqtt.QoS, error) {
-	for _, s := range subs {
-		if !s.QoS.Valid() {
-			return nil, fmt.Errorf("subscribe to %q: QoS %d is not 0, 1 or 2", s.Filter, s.QoS)
-		}
-		if err := mqtt.ValidFilter(s.Filter); err != nil {
-			return nil, fmt.Errorf("subscribe: %w", err)
-		}
+	reasons, err := c.SubscribeReasons(ctx, subs...)
+	if err != nil {
+		return nil, err
 	}
-	var codes []mqtt.QoS
-	err := c.request(ctx, len(subs), call{await: packet.TypeSuback, codes: &codes}, func(dst []byte, id uint16) []byte {
-		return (&packet.Subscribe{ID: id, Subscriptions: subs}).Append(dst)
-	})
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("subscribe: %w", err)
-	case len(codes) != len(subs):
-		return nil, fmt.Errorf("subscribe: the broker answers %d filters with %d return codes [MQTT-3.8.4-5]", len(subs), len(codes))
+	codes := make([]mqtt.QoS, len(reasons))
+	for i, reason := range reasons {
+		codes[i] = mqtt.QoS(reason)
+		if reason.Failed() {
+			codes[i] = mqtt.QoSFailure
+		}
 	}
 	return codes, nil
 }
 
-// Unsubscribe gives subscriptions back and waits for the answer.
+// SubscribeReasons is Subscribe with the answers of MQTT 5, which say why the
+// broker refuses. All subscriptions must have the same identifier.
+func (c *Conn) SubscribeReasons(ctx context.Context, subs ...mqtt.Subscription) ([]packet.Reason, error) {
+	s := packet.Subscribe{Version: c.options.Version, Subscriptions: subs}
+	for _, sub := range subs {
+		if err := c.checkSubscription(sub); err != nil {
+			return nil, fmt.Errorf("subscribe to %q: %w", sub.Filter, err)
+		}
+		if sub.ID != subs[0].ID {
+			return nil, errors.New("subscribe: one SUBSCRIBE has one subscription identifier")
+		}
+	}
+	if len(subs) > 0 && subs[0].ID != 0 {
+		s.Properties = s.Properties.AppendUint(packet.PropSubscriptionID, subs[0].ID)
+	}
+	reasons, err := c.request(ctx, len(subs), packet.TypeSuback, func(dst []byte, id uint16) []byte {
+		s.ID = id
+		return s.Append(dst)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	return reasons, nil
+}
+
+func (c *Conn) checkSubscription(s mqtt.Subscription) error {
+	const maxID = 1<<28 - 1
+	switch {
+	case !s.QoS.Valid():
+		return fmt.Errorf("QoS %d is not 0, 1 or 2", s.QoS)
+	case s.RetainHandling > 2:
+		return fmt.Errorf("retain handling %d is not 0, 1 or 2", s.RetainHandling)
+	case s.ID > maxID:
+		return fmt.Errorf("the subscription identifier %d is over %d", s.ID, maxID)
+	}
+	if plain := (mqtt.Subscription{Filter: s.Filter, QoS: s.QoS}); s != plain {
+		if err := c.only5("subscription options"); err != nil {
+			return err
+		}
+	}
+	return mqtt.ValidFilter(s.Filter)
+}
+
+// Unsubscribe gives subscriptions back and waits for the answer. A broker of
+// MQTT 5 may refuse, which is a [*ReasonError].
 func (c *Conn) Unsubscribe(ctx context.Context, filters ...string) error {
 	for _, f := range filters {
 		if err := mqtt.ValidFilter(f); err != nil {
 			return fmt.Errorf("unsubscribe: %w", err)
 		}
 	}
-	err := c.request(ctx, len(filters), call{await: packet.TypeUnsuback}, func(dst []byte, id uint16) []byte {
-		return (&packet.Unsubscribe{ID: id, Filters: filters}).Append(dst)
+	u := packet.Unsubscribe{Version: c.options.Version, Filters: filters}
+	reasons, err := c.request(ctx, len(filters), packet.TypeUnsuback, func(dst []byte, id uint16) []byte {
+		u.ID = id
+		return u.Append(dst)
 	})
 	if err != nil {
 		return fmt.Errorf("unsubscribe: %w", err)
+	}
+	for i, reason := range reasons {
+		if err := failure(packet.TypeUnsuback, reason, nil); err != nil {
+			return fmt.Errorf("unsubscribe from %q: %w", filters[i], err)
+		}
 	}
 	return nil
 }
 
 // request sends the packet of n filters that appendTo builds and waits for its
-// answer.
-func (c *Conn) request(ctx context.Context, n int, call call, appendTo func(dst []byte, id uint16) []byte) error {
+// answer, which has n reasons except for an UNSUBACK before MQTT 5.
+func (c *Conn) request(ctx context.Context, n int, await packet.Type, appendTo func(dst []byte, id uint16) []byte) ([]packet.Reason, error) {
 	if n == 0 {
-		return errors.New("at least one filter is needed")
+		return nil, errors.New("at least one filter is needed")
 	}
+	var reasons []packet.Reason
 	result := make(chan error, 1)
-	call.done = func(err error) { result <- err }
+	call := call{await: await, done: func(err error) { result <- err }, reasons: &reasons}
 	if err := c.sendRequest(ctx, call, appendTo); err != nil {
-		return err
+		return nil, err
 	}
 	select {
 	case err := <-result:
-		return err
+		if err != nil {
+			return nil, err
+		}
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
+	if len(reasons) != n && (await == packet.TypeSuback || c.options.Version == packet.V5) {
+		return nil, fmt.Errorf("the broker answers %d filters with %d return codes [MQTT-3.8.4-5]", n, len(reasons))
+	}
+	return reasons, nil
 }
 
 func (c *Conn) sendRequest(ctx context.Context, call call, appendTo func(dst []byte, id uint16) []byte) error {
@@ -77,6 +128,5 @@ func (c *Conn) sendRequest(ctx context.Context, call call, appendTo func(dst []b
 	if err != nil {
 		return err
 	}
-	c.out.bytes = appendTo(c.out.bytes, id)
-	return nil
+	return c.keepCallLocked(id, appendTo(c.out.bytes, id))
 }

@@ -34,7 +34,7 @@ func (c *Conn) lockToSend(ctx context.Context) error {
 		case c.err != nil:
 			defer c.mu.Unlock()
 			return c.err
-		case c.leaving:
+		case c.leaving != nil:
 			c.mu.Unlock()
 			return mqtt.ErrClosed
 		case len(c.out.bytes) < maxBatch:
@@ -90,7 +90,7 @@ func (c *Conn) take(before batch) (b batch, last bool) {
 	b, c.out = c.out, batch{bytes: before.bytes[:0], written: before.written[:0]}
 	close(c.taken)
 	c.taken = make(chan struct{})
-	return b, c.leaving
+	return b, c.leaving != nil
 }
 
 // write ends the connection if it fails. The error is why the connection ended,
@@ -110,22 +110,34 @@ func (c *Conn) write(b batch) error {
 	return err
 }
 
-func (c *Conn) isLeaving() bool {
+// isLeaving is the cause of a DISCONNECT that is queued or sent, or nil.
+func (c *Conn) isLeaving() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.leaving
 }
 
-// leave queues a DISCONNECT, after which nothing is sent [MQTT-3.14.4-2].
-func (c *Conn) leave() {
+// leave queues a DISCONNECT, after which nothing is sent [MQTT-3.14.4-2]. cause
+// is why the connection then ends.
+func (c *Conn) leave(d *packet.Disconnect5, cause error) {
 	c.mu.Lock()
 	defer c.unlockAndWake()
-	if c.leaving || c.err != nil {
+	if c.leaving != nil || c.err != nil {
 		return
 	}
-	c.leaving = true
-	c.out.bytes = packet.Disconnect{}.Append(c.out.bytes)
+	c.leaving = cause
+	c.out.bytes = d.Append(c.out.bytes)
 	_ = c.conn.SetWriteDeadline(time.Now().Add(leaveTimeout)) // fails only if there is nothing left to write to
+}
+
+// keepLocked makes with the content of out, to which it adds one packet, if the
+// broker takes one of that size.
+func (c *Conn) keepLocked(with []byte) error {
+	if err := c.limits.checkSize(len(with) - len(c.out.bytes)); err != nil {
+		return err
+	}
+	c.out.bytes = with
+	return nil
 }
 
 // hangUp closes the connection behind a DISCONNECT. Where it can, it closes its
@@ -134,7 +146,7 @@ func (c *Conn) leave() {
 func (c *Conn) hangUp() {
 	half, ok := c.conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil || c.conn.SetReadDeadline(time.Now().Add(leaveTimeout)) != nil {
-		c.end(mqtt.ErrClosed)
+		c.end(c.isLeaving())
 	}
 }
 
@@ -160,7 +172,7 @@ func (c *Conn) pingLoop() {
 func (c *Conn) ping() error {
 	c.mu.Lock()
 	defer c.unlockAndWake()
-	if c.leaving {
+	if c.leaving != nil {
 		return nil
 	}
 	if c.pinging && c.readingFor() >= c.options.KeepAlive {

@@ -39,6 +39,7 @@ var rooms = map[string]room{
 	"internal/check":   {level: 0, why: "mistakes in the configuration"},
 	"internal/backoff": {level: 0, why: "waiting longer after each failure, for bridge and adapters"},
 	"internal/pty":     {level: 0, why: "a pseudo terminal that plays a serial sensor, for demo and tests"},
+	"internal/tty":     {level: 0, why: "a password from the terminal, for the command passwd"},
 	"internal/proxy":   {level: 0, why: "a TCP proxy that rehearses outages, for demo and tests"},
 	"mqtt/packet": {
 		level: 1, may: []string{"mqtt"},
@@ -52,6 +53,10 @@ var rooms = map[string]room{
 	"internal/client": {
 		level: 2, may: []string{"mqtt", "mqtt/packet"},
 		why: "a small MQTT client for pub, sub and tests",
+	},
+	"internal/load": {
+		level: 2, may: []string{"mqtt", "mqtt/packet"},
+		why: "a load generator for bench: sees the broker through its socket, as any client does",
 	},
 	"broker": {
 		level: 2, may: []string{"mqtt", "mqtt/packet", "broker/auth", "store"},
@@ -73,10 +78,11 @@ var rooms = map[string]room{
 		level: 3, may: []string{"mqtt", "store", "broker", "bridge", "adapters"},
 		why: "shows the state of every room; none of them knows it",
 	},
-	"cmd/gateway":   {level: 4, all: true, why: "commands, configuration, and the one place where rooms meet"},
-	"internal/leak": {level: 0, testOnly: true, why: "finds goroutines that a test left running"},
-	"internal/repo": {level: 0, testOnly: true, why: "these rules"},
-	"internal/e2e":  {level: 4, all: true, testOnly: true, why: "the whole gateway from outside"},
+	"cmd/gateway":      {level: 4, all: true, why: "commands, configuration, and the one place where rooms meet"},
+	"internal/leak":    {level: 0, testOnly: true, why: "finds goroutines that a test left running"},
+	"internal/repo":    {level: 0, testOnly: true, why: "these rules"},
+	"internal/e2e":     {level: 4, all: true, testOnly: true, why: "the whole gateway from outside"},
+	"internal/interop": {level: 1, may: []string{"mqtt"}, testOnly: true, why: "the whole gateway as other clients see it, through its sockets"},
 }
 
 // place says where a third-party module may be imported: in whole packages, or
@@ -93,7 +99,7 @@ var modules = map[string]place{
 	"go.etcd.io/bbolt":                    {[]string{"store"}, "nobody else knows how bytes reach the disk"},
 	"github.com/alecthomas/kong":          {[]string{"cmd/gateway"}, "the command line"},
 	"github.com/goccy/go-yaml":            {[]string{"cmd/gateway"}, "each room owns a plain Config; only the command reads files"},
-	"github.com/gorilla/websocket":        {[]string{"broker"}, "MQTT over WebSocket is a listener"},
+	"github.com/gorilla/websocket":        {[]string{"broker/listener_ws.go"}, "MQTT over WebSocket is a listener"},
 	"github.com/VictoriaMetrics/metrics":  {[]string{"admin"}, "rooms have counters of their own; only the page knows the format"},
 	"golang.org/x/sys":                    {[]string{"internal/pty"}, "system calls that package syscall does not have"},
 }

@@ -1,17 +1,22 @@
 package packet
 
-import "tidegate/mqtt"
+import (
+	"bytes"
+
+	"tidegate/mqtt"
+)
 
 // Connect is what a client opens a connection with (MQTT 3.1.1, section 3.1).
 type Connect struct {
 	Version      Version
-	CleanSession bool
+	CleanSession bool   // clean start in MQTT 5: what there is of a session ends now
 	KeepAlive    uint16 // longest silence of the client in seconds; 0: no limit
 	ClientID     string
 	Will         *Will  // nil: none
 	HasUsername  bool   // an empty user name is not the same as none
 	Username     string // empty unless HasUsername
-	Password     []byte // nil: none; needs HasUsername
+	Password     []byte // nil: none; needs HasUsername before MQTT 5
+	Properties   Properties
 }
 
 // Will is what the server publishes when the connection ends without a
@@ -21,6 +26,8 @@ type Will struct {
 	Payload []byte
 	QoS     mqtt.QoS
 	Retain  bool
+
+	Properties Properties
 }
 
 // The connect flags (MQTT 3.1.1, figure 3.4).
@@ -42,14 +49,16 @@ const (
 )
 
 // Decode reads a CONNECT. Nothing in c aliases the frame. An [*Error] with a
-// Code is to be answered with that code; after any other the connection is
-// closed without an answer [MQTT-3.1.4-1].
+// Code is to be answered with that code; after any other the connection is closed
+// without an answer [MQTT-3.1.4-1]. If the Version is V5, also after an error,
+// its Reason is the answer.
 func (c *Connect) Decode(f Frame) error {
 	r := newFields(f)
-	*c = Connect{Version: r.version()}
-	flags := r.connectFlags(c.Version)
+	*c = Connect{Version: r.protocol()}
+	flags := r.connectFlags()
 	c.CleanSession = flags&connectCleanSession != 0
 	c.KeepAlive = r.uint16("keep alive")
+	c.Properties = bytes.Clone(r.authProperties())
 	c.ClientID = string(r.text("client identifier")) // [MQTT-3.1.3-3] [MQTT-3.1.3-4]
 	if flags&connectWill != 0 {
 		c.Will = r.will(flags)
@@ -61,46 +70,52 @@ func (c *Connect) Decode(f Frame) error {
 	return c.checkClientID()
 }
 
-// version reads protocol name and level.
-func (r *fields) version() Version {
+// protocol reads protocol name and level. What follows is read as that version.
+func (r *fields) protocol() Version {
 	name := string(r.text("protocol name"))
 	level := Version(r.byte("protocol level"))
+	r.version = level
 	switch {
 	case name != protocolName && name != protocolNameV31:
-		r.fail(violation("MQTT-3.1.2-1", "CONNECT with the protocol name %q, it must be %q", name, protocolName))
-	case name == protocolName && level != V311, name == protocolNameV31 && level != V31:
-		r.fail(refusal(RefusedVersion, "MQTT-3.1.2-2", "CONNECT as %s with protocol level %d: only MQTT 3.1.1 and 3.1 are spoken here", name, byte(level)))
+		r.violation("MQTT-3.1.2-1", "CONNECT with the protocol name %q, it must be %q", name, protocolName)
+	case name == protocolName && level != V311 && level != V5, name == protocolNameV31 && level != V31:
+		err := refusal(RefusedVersion, "MQTT-3.1.2-2", "CONNECT as %s with protocol level %d: only MQTT 5.0, 3.1.1 and 3.1 are spoken here", name, byte(level))
+		err.Reason = ReasonUnsupportedVersion
+		r.fail(err)
 	}
 	return level
 }
 
 // connectFlags reads the flags and checks which go together. MQTT 3.1 leaves
-// the reserved one to the client.
-func (r *fields) connectFlags(v Version) byte {
+// the reserved one to the client; MQTT 5 has passwords without a user name.
+func (r *fields) connectFlags() byte {
 	flags := r.byte("connect flags")
 	switch {
-	case flags&connectReserved != 0 && v != V31:
-		r.fail(violation("MQTT-3.1.2-3", "CONNECT with its reserved flag set"))
+	case flags&connectReserved != 0 && r.version != V31:
+		r.violation("MQTT-3.1.2-3", "CONNECT with its reserved flag set")
 	case flags&connectWill == 0 && flags&connectWillQoS != 0:
-		r.fail(violation("MQTT-3.1.2-13", "CONNECT with a will QoS but no will"))
+		r.violation("MQTT-3.1.2-13", "CONNECT with a will QoS but no will")
 	case flags&connectWill == 0 && flags&connectWillRetain != 0:
-		r.fail(violation("MQTT-3.1.2-15", "CONNECT with will retain but no will"))
+		r.violation("MQTT-3.1.2-15", "CONNECT with will retain but no will")
 	case flags&connectWillQoS == connectWillQoS:
-		r.fail(violation("MQTT-3.1.2-14", "CONNECT with a will of QoS 3"))
-	case flags&connectPassword != 0 && flags&connectUsername == 0:
-		r.fail(violation("MQTT-3.1.2-22", "CONNECT with a password but no user name"))
+		r.violation("MQTT-3.1.2-14", "CONNECT with a will of QoS 3")
+	case flags&connectPassword != 0 && flags&connectUsername == 0 && r.version != V5:
+		r.violation("MQTT-3.1.2-22", "CONNECT with a password but no user name")
 	}
 	return flags
 }
 
-// will reads will topic and message [MQTT-3.1.2-9] [MQTT-3.1.3-10].
+// will reads will properties, topic and message [MQTT-3.1.2-9] [MQTT-3.1.3-10].
 func (r *fields) will(flags byte) *Will {
-	return &Will{
-		Topic:   string(r.name("will topic", "MQTT-4.7.1-1")),
-		Payload: append([]byte(nil), r.binary("will message")...),
-		QoS:     mqtt.QoS(flags & connectWillQoS >> connectWillQoSShift),
-		Retain:  flags&connectWillRetain != 0,
+	w := &Will{
+		Properties: bytes.Clone(r.propertiesIn(inWill)),
+		Topic:      string(r.name("will topic", "MQTT-4.7.1-1")), // [MQTT-3.1.3-11] of MQTT 5
+		Payload:    append([]byte(nil), r.binary("will message")...),
+		QoS:        mqtt.QoS(flags & connectWillQoS >> connectWillQoSShift),
+		Retain:     flags&connectWillRetain != 0,
 	}
+	r.checkFormat(w.Properties, w.Payload)
+	return w
 }
 
 // decodeLogin reads user name [MQTT-3.1.2-19] [MQTT-3.1.3-11] and password
@@ -123,7 +138,7 @@ func (c *Connect) decodeLogin(r *fields, flags byte) {
 // 23 characters of MQTT 3.1 are no upper limit here.
 func (c *Connect) checkClientID() error {
 	switch {
-	case c.ClientID != "":
+	case c.ClientID != "" || c.Version == V5: // the server assigns one [MQTT-3.1.3-6]
 		return nil
 	case c.Version == V31:
 		return refusal(RefusedClientID, "MQTT-3.1.3-9", "CONNECT without a client identifier, which MQTT 3.1 requires")
@@ -139,12 +154,18 @@ func (c *Connect) Append(dst []byte) []byte {
 	if c.Version == V31 {
 		name = protocolNameV31
 	}
-	dst = appendHeader(dst, byte(TypeConnect)<<4, 2+len(name)+4+c.payloadSize())
+	dst = appendHeader(dst, byte(TypeConnect)<<4, 2+len(name)+4+c.propertiesSize()+c.payloadSize())
 	dst = appendField(dst, name)
 	dst = append(dst, byte(c.Version), c.flags())
 	dst = appendUint16(dst, c.KeepAlive)
+	if c.Version == V5 {
+		dst = appendProperties(dst, c.Properties)
+	}
 	dst = appendField(dst, c.ClientID) // the order of the fields: [MQTT-3.1.3-1]
 	if w := c.Will; w != nil {
+		if c.Version == V5 {
+			dst = appendProperties(dst, w.Properties)
+		}
 		dst = appendField(dst, w.Topic)
 		dst = appendField(dst, w.Payload)
 	}
@@ -175,6 +196,18 @@ func (c *Connect) flags() byte {
 		flags |= connectPassword
 	}
 	return flags
+}
+
+// propertiesSize is how many bytes the properties of c and of its will take.
+func (c *Connect) propertiesSize() int {
+	if c.Version != V5 {
+		return 0
+	}
+	n := c.Properties.size()
+	if c.Will != nil {
+		n += c.Will.Properties.size()
+	}
+	return n
 }
 
 func (c *Connect) payloadSize() int {

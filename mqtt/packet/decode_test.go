@@ -19,9 +19,15 @@ type body interface {
 	Append([]byte) []byte
 }
 
-// structFor is an empty struct for the packets of a type.
-func structFor(t Type) body {
-	switch t {
+// structFor is an empty struct for the packet in a frame.
+func structFor(f Frame) body {
+	switch t := f.Type(); {
+	case f.Version == V5 && t == TypeUnsuback:
+		return new(Unsuback)
+	case f.Version == V5 && t == TypeDisconnect:
+		return new(Disconnect5)
+	}
+	switch f.Type() {
 	case TypeConnect:
 		return new(Connect)
 	case TypeConnack:
@@ -40,6 +46,8 @@ func structFor(t Type) body {
 		return new(Pingresp)
 	case TypeDisconnect:
 		return new(Disconnect)
+	case TypeAuth:
+		return new(Auth)
 	}
 	return new(Ack)
 }
@@ -47,6 +55,14 @@ func structFor(t Type) body {
 // unhex reads bytes in hexadecimal; 'text' in quotes stands for its characters.
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
+	b, err := readHex(s)
+	if err != nil {
+		t.Fatalf("test data %q: %v", s, err)
+	}
+	return b
+}
+
+func readHex(s string) ([]byte, error) {
 	var b []byte
 	for i, part := range strings.Split(s, "'") {
 		if i%2 == 1 {
@@ -55,23 +71,26 @@ func unhex(t testing.TB, s string) []byte {
 		}
 		raw, err := hex.DecodeString(strings.Join(strings.Fields(part), ""))
 		if err != nil {
-			t.Fatalf("test data %q: %v", s, err)
+			return nil, err
 		}
 		b = append(b, raw...)
 	}
-	return b
+	return b, nil
 }
 
 // decode splits and decodes the one packet in b.
-func decode(b []byte) (body, error) {
-	f, n, _, err := Split(b, noLimit)
+func decode(b []byte) (body, error) { return decodeAs(link{}, b) }
+
+// decodeAs decodes the one packet in b that came over l.
+func decodeAs(l link, b []byte) (body, error) {
+	f, n, _, err := l.split(b, noLimit)
 	if err != nil {
 		return nil, err
 	}
 	if n != len(b) {
 		return nil, fmt.Errorf("split %d bytes of %d", n, len(b))
 	}
-	p := structFor(f.Type())
+	p := structFor(f)
 	return p, p.Decode(f)
 }
 
@@ -142,10 +161,10 @@ var lawful = []struct {
 		&Publish{Topic: []byte("\ufeffü"), Payload: []byte{}},
 	},
 	{"a topic may have a space and begin with /", "30 05 0003 '/ $'", &Publish{Topic: []byte("/ $"), Payload: []byte{}}},
-	{"a PUBACK", "40 02 1234", &Ack{TypePuback, 0x1234}},
-	{"a PUBREC", "50 02 0001", &Ack{TypePubrec, 1}},
-	{"a PUBREL has the flags 0010 [MQTT-3.6.1-1]", "62 02 0001", &Ack{TypePubrel, 1}},
-	{"a PUBCOMP", "70 02 ffff", &Ack{TypePubcomp, 65535}},
+	{"a PUBACK", "40 02 1234", &Ack{Type: TypePuback, ID: 0x1234}},
+	{"a PUBREC", "50 02 0001", &Ack{Type: TypePubrec, ID: 1}},
+	{"a PUBREL has the flags 0010 [MQTT-3.6.1-1]", "62 02 0001", &Ack{Type: TypePubrel, ID: 1}},
+	{"a PUBCOMP", "70 02 ffff", &Ack{Type: TypePubcomp, ID: 65535}},
 	{
 		"a SUBSCRIBE has the flags 0010 [MQTT-3.8.1-1]",
 		"82 0e 000a 0003 'a/b' 01 0003 '+/#' 02",
@@ -153,7 +172,7 @@ var lawful = []struct {
 	},
 	{"a SUBACK has a code for each filter [MQTT-3.8.4-5]", "90 06 000a 00 01 02 80", &Suback{ID: 10, Codes: []mqtt.QoS{0, 1, 2, mqtt.QoSFailure}}},
 	{"an UNSUBSCRIBE has the flags 0010 [MQTT-3.10.1-1]", "a2 0a 000a 0003 'a/b' 0001 '#'", &Unsubscribe{ID: 10, Filters: []string{"a/b", "#"}}},
-	{"an UNSUBACK", "b0 02 000a", &Ack{TypeUnsuback, 10}},
+	{"an UNSUBACK", "b0 02 000a", &Ack{Type: TypeUnsuback, ID: 10}},
 	{"a PINGREQ", "c0 00", &Pingreq{}},
 	{"a PINGRESP", "d0 00", &Pingresp{}},
 	{"a DISCONNECT", "e0 00", &Disconnect{}},
@@ -199,7 +218,7 @@ func TestLenientPackets(t *testing.T) {
 			"10 26 0006 'MQIsdp' 03 02 0000 0018 'abcdefghijklmnopqrstuvwx'",
 			&Connect{Version: V31, CleanSession: true, ClientID: "abcdefghijklmnopqrstuvwx"},
 		},
-		{"a remaining length may take more bytes than it needs", "40 82 80 80 00 0001", &Ack{TypePuback, 1}},
+		{"a remaining length may take more bytes than it needs", "40 82 80 80 00 0001", &Ack{Type: TypePuback, ID: 1}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -244,7 +263,8 @@ var unlawful = []struct {
 	{"an empty CONNECT", "10 00", 0, "MQTT-4.8.0-1"},
 	{"a protocol name other than MQTT and MQIsdp", "10 0d 0004 'MQXX' 04 02 0000 0001 'c'", 0, "MQTT-3.1.2-1"},
 	{"a protocol name in small letters", "10 0d 0004 'mqtt' 04 02 0000 0001 'c'", 0, "MQTT-3.1.2-1"},
-	{"MQTT 5 is refused with code 1", "10 0e 0004 'MQTT' 05 02 0000 00 0001 'c'", RefusedVersion, "MQTT-3.1.2-2"},
+	{"a version after MQTT 5 is refused with code 1", "10 0e 0004 'MQTT' 06 02 0000 00 0001 'c'", RefusedVersion, "MQTT-3.1.2-2"},
+	{"level 5 has another protocol name", "10 0f 0006 'MQIsdp' 05 02 0000 0001 'c'", RefusedVersion, "MQTT-3.1.2-2"},
 	{"level 3 has another protocol name", "10 0d 0004 'MQTT' 03 02 0000 0001 'c'", RefusedVersion, "MQTT-3.1.2-2"},
 	{"level 4 has another protocol name", "10 0f 0006 'MQIsdp' 04 02 0000 0001 'c'", RefusedVersion, "MQTT-3.1.2-2"},
 	{"the private bridge bit of mosquitto is refused with code 1", "10 0d 0004 'MQTT' 84 02 0000 0001 'c'", RefusedVersion, "MQTT-3.1.2-2"},

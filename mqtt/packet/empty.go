@@ -6,7 +6,8 @@ type Pingreq struct{}
 // Pingresp answers a Pingreq (MQTT 3.1.1, section 3.13).
 type Pingresp struct{}
 
-// Disconnect ends a connection in order (MQTT 3.1.1, section 3.14).
+// Disconnect ends a connection in order (MQTT 3.1.1, section 3.14). That of MQTT 5
+// is a [Disconnect5].
 type Disconnect struct{}
 
 // Decode reads a PINGREQ, which has no body.

@@ -78,7 +78,7 @@ func TestHeaderLengths(t *testing.T) {
 		if !bytes.Equal(got, unhex(t, want)) {
 			t.Errorf("length %d is written %x, want %s", length, got, want)
 		}
-		back, width, err := remainingLength(got[1:])
+		back, width, err := link{}.remainingLength(got[1:])
 		if back != length || width != len(got)-1 || err != nil {
 			t.Errorf("length %d is read back as %d in %d bytes, %v", length, back, width, err)
 		}
@@ -151,11 +151,13 @@ func TestNamesInErrors(t *testing.T) {
 	for got, want := range map[string]string{
 		TypeConnect.String():       "CONNECT",
 		TypeDisconnect.String():    "DISCONNECT",
+		TypeAuth.String():          "AUTH",
 		Type(0).String():           "packet type 0",
-		Type(15).String():          "packet type 15",
+		Type(16).String():          "packet type 16",
 		V31.String():               "3.1",
 		V311.String():              "3.1.1",
-		Version(5).String():        "protocol level 5",
+		V5.String():                "5.0",
+		Version(6).String():        "protocol level 6",
 		Accepted.String():          "accepted",
 		RefusedVersion.String():    "protocol version not supported: try another MQTT version",
 		ConnackCode(0x84).String(): "reserved return code 132: the server may speak another MQTT version",

@@ -1,6 +1,10 @@
 package packet
 
-import "tidegate/mqtt"
+import (
+	"unicode/utf8"
+
+	"tidegate/mqtt"
+)
 
 // Publish carries one message (MQTT 3.1.1, section 3.3). Topic and Payload alias
 // the frame that they were decoded from.
@@ -11,6 +15,9 @@ type Publish struct {
 	QoS     mqtt.QoS
 	Retain  bool
 	Dup     bool // the sender sends it again
+
+	Version    Version    // V5 has Properties
+	Properties Properties // with a topic alias the topic may be empty
 }
 
 // The flags of a PUBLISH (MQTT 3.1.1, figure 3.10).
@@ -25,37 +32,70 @@ const (
 // Decode reads a PUBLISH without copying and without allocation.
 func (p *Publish) Decode(f Frame) error {
 	r := newFields(f)
-	*p = Publish{
-		Topic:  r.name("topic name", "MQTT-3.3.2-2"), // [MQTT-3.3.2-1]
-		QoS:    mqtt.QoS(f.First & publishQoS >> publishQoSShift),
-		Retain: f.First&publishRetain != 0,
-		Dup:    f.First&publishDup != 0,
-	}
+	*p = Publish{Version: f.Version}
+	p.Topic = r.nameOrNone("topic name", "MQTT-3.3.2-2") // [MQTT-3.3.2-1]
+	p.QoS = mqtt.QoS(f.First & publishQoS >> publishQoSShift)
+	p.Retain = f.First&publishRetain != 0
+	p.Dup = f.First&publishDup != 0
 	switch {
 	case !p.QoS.Valid():
-		r.fail(violation("MQTT-3.3.1-4", "PUBLISH with QoS 3"))
+		r.violation("MQTT-3.3.1-4", "PUBLISH with QoS 3")
 	case p.QoS != mqtt.AtMostOnce:
 		p.ID = r.id()
 	case p.Dup:
-		r.fail(violation("MQTT-3.3.1-2", "PUBLISH with QoS 0 is marked as a duplicate"))
+		r.violation("MQTT-3.3.1-2", "PUBLISH with QoS 0 is marked as a duplicate")
+	}
+	switch {
+	case f.Version == V5:
+		p.decodeProperties(&r)
+	case len(p.Topic) == 0:
+		r.violation("MQTT-4.7.3-1", "PUBLISH with an empty topic name")
 	}
 	p.Payload = r.rest
 	return r.err
 }
 
+// decodeProperties reads the properties and checks what they say about the rest.
+func (p *Publish) decodeProperties(r *fields) {
+	p.Properties = r.properties()
+	if len(p.Topic) == 0 {
+		if _, ok := p.Properties.Uint(PropTopicAlias); !ok {
+			r.fail(protocolError("MQTT-4.7.3-1", "PUBLISH with neither a topic name nor a topic alias"))
+		}
+	}
+	r.checkFormat(p.Properties, r.rest)
+}
+
+// checkFormat checks that a payload is UTF-8 if the properties say so (MQTT 5.0,
+// section 3.3.2.3.2).
+func (r *fields) checkFormat(p Properties, payload []byte) {
+	if p.UintOr(PropPayloadFormat, 0) == 1 && !utf8.Valid(payload) {
+		err := malformed("MQTT-4.13.1-1", "%s with a payload that is not UTF-8 although its payload format indicator says so", r.packet)
+		err.Reason = ReasonPayloadFormatInvalid
+		r.fail(err)
+	}
+}
+
 // Append appends p as a packet.
 func (p *Publish) Append(dst []byte) []byte {
-	dst = appendPublishHeader(dst, 2+len(p.Topic)+len(p.Payload), p.QoS, p.Retain, p.Dup)
+	size := 2 + len(p.Topic) + len(p.Payload)
+	if p.Version == V5 {
+		size += p.Properties.size()
+	}
+	dst = appendPublishHeader(dst, size, p.QoS, p.Retain, p.Dup)
 	dst = appendField(dst, p.Topic)
 	if p.QoS != mqtt.AtMostOnce {
 		dst = appendUint16(dst, p.ID)
 	}
+	if p.Version == V5 {
+		dst = appendProperties(dst, p.Properties)
+	}
 	return append(dst, p.Payload...)
 }
 
-// AppendBody appends topic and payload as [AppendPublish] wants them, which takes
-// 2+len(p.Topic)+len(p.Payload) bytes. topicEnd is where the payload begins,
-// counted from the first byte appended.
+// AppendBody appends topic and payload as [AppendPublish] and [AppendPublish5]
+// want them, which takes 2+len(p.Topic)+len(p.Payload) bytes. topicEnd is where
+// the payload begins, counted from the first byte appended.
 func (p *Publish) AppendBody(dst []byte) (body []byte, topicEnd int) {
 	dst = appendField(dst, p.Topic)
 	return append(dst, p.Payload...), 2 + len(p.Topic)
@@ -74,8 +114,8 @@ func AppendPublish(dst, body []byte, topicEnd int, q mqtt.QoS, retain, dup bool,
 	return append(dst, body[topicEnd:]...)
 }
 
-// appendPublishHeader appends the fixed header for bodySize bytes of topic and
-// payload, to which QoS 1 and 2 add the packet identifier.
+// appendPublishHeader appends the fixed header for bodySize bytes of topic,
+// properties and payload, to which QoS 1 and 2 add the packet identifier.
 func appendPublishHeader(dst []byte, bodySize int, q mqtt.QoS, retain, dup bool) []byte {
 	first := byte(TypePublish)<<4 | byte(q)<<publishQoSShift
 	if retain {

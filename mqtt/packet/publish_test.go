@@ -49,7 +49,7 @@ func TestNoAllocation(t *testing.T) {
 		p    Publish
 		a    Ack
 		raw  = (&Publish{Topic: []byte("sensor/a"), Payload: []byte("123456"), QoS: 1, ID: 10}).Append(nil)
-		ack  = (&Ack{TypePuback, 10}).Append(nil)
+		ack  = (&Ack{Type: TypePuback, ID: 10}).Append(nil)
 		out  = make([]byte, 0, 256)
 		body = []byte("\x00\x08sensor/a123456")
 	)

@@ -6,8 +6,12 @@ import (
 	"io"
 )
 
-// Reader takes packets from a stream. It is for one goroutine.
+// Reader takes packets of a server from a stream. It is for one goroutine.
 type Reader struct {
+	// Version is that of the connection; 0 is read as 3.1.1. It may be set
+	// between two calls of Next.
+	Version Version
+
 	r       io.Reader
 	maxSize int
 	buf     []byte // what was read and not yet handed out is buf[start:]
@@ -28,7 +32,7 @@ func NewReader(r io.Reader, maxSize int) *Reader {
 // error the reader is of no further use.
 func (r *Reader) Next() (Frame, error) {
 	for {
-		f, n, need, err := Split(r.buf[r.start:], r.maxSize)
+		f, n, need, err := link{r.Version, true}.split(r.buf[r.start:], r.maxSize)
 		if err != nil {
 			return Frame{}, err
 		}

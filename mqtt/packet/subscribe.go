@@ -10,67 +10,86 @@ import (
 type Subscribe struct {
 	ID            uint16
 	Subscriptions []mqtt.Subscription
+
+	Version    Version    // V5 has Properties and all fields of a subscription
+	Properties Properties // the subscription identifier is that of all Subscriptions
 }
 
 // Suback answers a Subscribe, with one code for each subscription in their order
 // [MQTT-3.9.3-1].
 type Suback struct {
 	ID    uint16
-	Codes []mqtt.QoS // granted, or mqtt.QoSFailure
-}
+	Codes []mqtt.QoS // granted, or mqtt.QoSFailure; not in MQTT 5
 
-// Unsubscribe gives subscriptions back (MQTT 3.1.1, section 3.10). An [Ack]
-// answers it.
-type Unsubscribe struct {
-	ID      uint16
-	Filters []string
+	Version    Version // V5 has Reasons and Properties instead of Codes
+	Reasons    []Reason
+	Properties Properties
 }
 
 // Decode reads a SUBSCRIBE. It uses the slice in s again; the filters are copies.
 func (s *Subscribe) Decode(f Frame) error {
 	r := newFields(f)
-	s.ID = r.id()
-	s.Subscriptions = s.Subscriptions[:0]
+	*s = Subscribe{Version: f.Version, ID: r.id(), Subscriptions: s.Subscriptions[:0]}
+	s.Properties = r.properties()
+	id, _ := s.Properties.Uint(PropSubscriptionID)
 	for len(r.rest) > 0 && r.err == nil {
-		s.Subscriptions = append(s.Subscriptions, mqtt.Subscription{Filter: r.filter(), QoS: r.requestedQoS()})
+		sub := mqtt.Subscription{Filter: r.filter(), ID: id}
+		r.options(&sub)
+		s.Subscriptions = append(s.Subscriptions, sub)
 	}
 	if len(s.Subscriptions) == 0 {
-		r.fail(violation("MQTT-3.8.3-3", "SUBSCRIBE without a topic filter"))
+		r.violation("MQTT-3.8.3-3", "SUBSCRIBE without a topic filter")
 	}
 	return r.end()
 }
 
-// Append appends s as a packet.
+// Append appends s as a packet. The subscription identifier of MQTT 5 is taken
+// from Properties.
 func (s *Subscribe) Append(dst []byte) []byte {
 	size := 2
+	if s.Version == V5 {
+		size += s.Properties.size()
+	}
 	for _, sub := range s.Subscriptions {
 		size += 2 + len(sub.Filter) + 1
 	}
 	dst = appendHeader(dst, byte(TypeSubscribe)<<4|2, size) // [MQTT-3.8.1-1]
 	dst = appendUint16(dst, s.ID)
-	for _, sub := range s.Subscriptions {
-		dst = append(appendField(dst, sub.Filter), byte(sub.QoS))
+	if s.Version == V5 {
+		dst = appendProperties(dst, s.Properties)
+	}
+	for i := range s.Subscriptions {
+		sub := &s.Subscriptions[i]
+		dst = append(appendField(dst, sub.Filter), options(sub, s.Version))
 	}
 	return dst
 }
 
-// Decode reads a SUBACK. It uses the slice in s again.
+// Decode reads a SUBACK. It uses the slices in s again.
 func (s *Suback) Decode(f Frame) error {
 	r := newFields(f)
-	s.ID = r.id()
-	s.Codes = s.Codes[:0]
+	*s = Suback{Version: f.Version, ID: r.id(), Codes: s.Codes[:0], Reasons: s.Reasons[:0]}
+	s.Properties = r.properties()
 	for len(r.rest) > 0 && r.err == nil {
-		s.Codes = append(s.Codes, r.grantedQoS())
+		if f.Version == V5 {
+			s.Reasons = append(s.Reasons, r.reason("MQTT-3.9.3-2"))
+		} else {
+			s.Codes = append(s.Codes, r.grantedQoS())
+		}
 	}
-	if len(s.Codes) == 0 {
-		r.fail(violation("MQTT-3.9.3-1", "SUBACK without a return code"))
+	if len(s.Codes)+len(s.Reasons) == 0 {
+		r.violation("MQTT-3.9.3-1", "SUBACK without a return code")
 	}
 	return r.end()
 }
 
 // Append appends s as a packet.
 func (s *Suback) Append(dst []byte) []byte {
-	dst = appendHeader(dst, byte(TypeSuback)<<4, 2+len(s.Codes))
+	first := byte(TypeSuback) << 4
+	if s.Version == V5 {
+		return appendReasons(dst, first, s.ID, s.Properties, s.Reasons)
+	}
+	dst = appendHeader(dst, first, 2+len(s.Codes))
 	dst = appendUint16(dst, s.ID)
 	for _, code := range s.Codes {
 		dst = append(dst, byte(code))
@@ -78,64 +97,73 @@ func (s *Suback) Append(dst []byte) []byte {
 	return dst
 }
 
-// Decode reads an UNSUBSCRIBE. It uses the slice in u again; the filters are
-// copies.
-func (u *Unsubscribe) Decode(f Frame) error {
-	r := newFields(f)
-	u.ID = r.id()
-	u.Filters = u.Filters[:0]
-	for len(r.rest) > 0 && r.err == nil {
-		u.Filters = append(u.Filters, r.filter())
-	}
-	if len(u.Filters) == 0 {
-		r.fail(violation("MQTT-3.10.3-2", "UNSUBSCRIBE without a topic filter"))
-	}
-	return r.end()
-}
-
-// Append appends u as a packet.
-func (u *Unsubscribe) Append(dst []byte) []byte {
-	size := 2
-	for _, filter := range u.Filters {
-		size += 2 + len(filter)
-	}
-	dst = appendHeader(dst, byte(TypeUnsubscribe)<<4|2, size) // [MQTT-3.10.1-1]
-	dst = appendUint16(dst, u.ID)
-	for _, filter := range u.Filters {
-		dst = appendField(dst, filter)
+// appendReasons appends a packet of reasons for the filters of a request.
+func appendReasons(dst []byte, first byte, id uint16, p Properties, reasons []Reason) []byte {
+	dst = appendHeader(dst, first, 2+p.size()+len(reasons))
+	dst = appendUint16(dst, id)
+	dst = appendProperties(dst, p)
+	for _, reason := range reasons {
+		dst = append(dst, byte(reason))
 	}
 	return dst
 }
 
-// filter reads a topic filter [MQTT-3.8.3-1] [MQTT-3.10.3-1].
-func (r *fields) filter() string {
-	s := string(r.text("topic filter"))
-	if r.err != nil {
-		return ""
+// The subscription options of MQTT 5 (section 3.8.3.1). Before, there is only the
+// QoS.
+const (
+	optionQoS               = 0x03
+	optionNoLocal           = 0x04
+	optionRetainAsPublished = 0x08
+	optionRetainHandling    = 0x30
+	optionReserved          = 0xc0
+
+	optionRetainHandlingShift = 4
+	maxRetainHandling         = 2
+)
+
+// options reads the options of a subscription.
+func (r *fields) options(sub *mqtt.Subscription) {
+	if r.version != V5 {
+		sub.QoS = r.requestedQoS()
+		return
 	}
-	if err := mqtt.ValidFilter(s); err != nil {
-		r.fail(violation(filterStatement(s), "%s with an %s", r.packet, err))
+	b := r.byte("subscription options")
+	sub.QoS = mqtt.QoS(b & optionQoS)
+	sub.NoLocal = b&optionNoLocal != 0
+	sub.RetainAsPublished = b&optionRetainAsPublished != 0
+	sub.RetainHandling = b & optionRetainHandling >> optionRetainHandlingShift
+	switch {
+	case b&optionReserved != 0:
+		r.fail(malformed("MQTT-3.8.3-5", "SUBSCRIBE with reserved bits in the subscription options 0x%02x", b))
+	case !sub.QoS.Valid():
+		r.fail(protocolError("MQTT-4.13.1-1", "SUBSCRIBE with the maximum QoS 3"))
+	case sub.RetainHandling > maxRetainHandling:
+		r.fail(protocolError("MQTT-4.13.1-1", "SUBSCRIBE with the retain handling 3"))
+	case sub.NoLocal && strings.HasPrefix(sub.Filter, sharePrefix):
+		r.fail(protocolError("MQTT-3.8.3-4", "SUBSCRIBE with no local for the shared subscription %q", sub.Filter))
 	}
-	return s
 }
 
-// filterStatement is the statement that the unlawful filter s breaks.
-func filterStatement(s string) string {
-	switch {
-	case s == "":
-		return "MQTT-4.7.3-1"
-	case mqtt.ValidFilter(strings.ReplaceAll(s, "#", "x")) == nil:
-		return "MQTT-4.7.1-2" // misplaced #
-	default:
-		return "MQTT-4.7.1-3" // misplaced +
+// options is how those of sub travel.
+func options(sub *mqtt.Subscription, v Version) byte {
+	b := byte(sub.QoS)
+	if v != V5 {
+		return b
 	}
+	if sub.NoLocal {
+		b |= optionNoLocal
+	}
+	if sub.RetainAsPublished {
+		b |= optionRetainAsPublished
+	}
+	return b | sub.RetainHandling<<optionRetainHandlingShift
 }
 
 // requestedQoS reads the options of a subscription [MQTT-3.8.3-4].
 func (r *fields) requestedQoS() mqtt.QoS {
 	q := mqtt.QoS(r.byte("requested QoS"))
 	if !q.Valid() {
-		r.fail(violation("MQTT-3.8.3-4", "SUBSCRIBE with the requested QoS byte 0x%02x, it must be 0, 1 or 2", byte(q)))
+		r.violation("MQTT-3.8.3-4", "SUBSCRIBE with the requested QoS byte 0x%02x, it must be 0, 1 or 2", byte(q))
 	}
 	return q
 }
@@ -144,7 +172,7 @@ func (r *fields) requestedQoS() mqtt.QoS {
 func (r *fields) grantedQoS() mqtt.QoS {
 	q := mqtt.QoS(r.byte("return code"))
 	if !q.Valid() && q != mqtt.QoSFailure {
-		r.fail(violation("MQTT-3.9.3-2", "SUBACK with the reserved return code 0x%02x", byte(q)))
+		r.violation("MQTT-3.9.3-2", "SUBACK with the reserved return code 0x%02x", byte(q))
 	}
 	return q
 }

@@ -5,7 +5,7 @@ import "fmt"
 // Type is the kind of a packet (MQTT 3.1.1, table 2.1).
 type Type byte
 
-// The packet types. 0 and 15 are forbidden.
+// The packet types. 0 is forbidden, and so is 15 before MQTT 5.
 const (
 	TypeConnect Type = iota + 1
 	TypeConnack
@@ -21,6 +21,7 @@ const (
 	TypePingreq
 	TypePingresp
 	TypeDisconnect
+	TypeAuth // MQTT 5 only
 )
 
 // String is the name that the standard uses, as in "PUBLISH".
@@ -29,7 +30,7 @@ func (t Type) String() string {
 		TypeConnect: "CONNECT", TypeConnack: "CONNACK",
 		TypePublish: "PUBLISH", TypePuback: "PUBACK", TypePubrec: "PUBREC", TypePubrel: "PUBREL", TypePubcomp: "PUBCOMP",
 		TypeSubscribe: "SUBSCRIBE", TypeSuback: "SUBACK", TypeUnsubscribe: "UNSUBSCRIBE", TypeUnsuback: "UNSUBACK",
-		TypePingreq: "PINGREQ", TypePingresp: "PINGRESP", TypeDisconnect: "DISCONNECT",
+		TypePingreq: "PINGREQ", TypePingresp: "PINGRESP", TypeDisconnect: "DISCONNECT", TypeAuth: "AUTH",
 	}
 	if t == 0 || int(t) >= len(names) {
 		return fmt.Sprintf("packet type %d", byte(t))
@@ -44,6 +45,7 @@ type Version byte
 const (
 	V31  Version = 3 // MQTT 3.1 (IBM and Eurotech, 2010)
 	V311 Version = 4 // MQTT 3.1.1 (OASIS, 2014)
+	V5   Version = 5 // MQTT 5.0 (OASIS, 2019)
 )
 
 // String is the version as people write it, as in "3.1.1".
@@ -53,11 +55,14 @@ func (v Version) String() string {
 		return "3.1"
 	case V311:
 		return "3.1.1"
+	case V5:
+		return "5.0"
 	}
 	return fmt.Sprintf("protocol level %d", byte(v))
 }
 
-// ConnackCode is a server's answer to a CONNECT (MQTT 3.1.1, table 3.1).
+// ConnackCode is a server's answer to a CONNECT before MQTT 5 (MQTT 3.1.1, table
+// 3.1). In MQTT 5 it is a [Reason].
 type ConnackCode byte
 
 // The answers to a CONNECT. Higher codes are reserved.
@@ -87,23 +92,4 @@ func (c ConnackCode) String() string {
 		return "not authorised: check user name and password, and whether this client may connect"
 	}
 	return fmt.Sprintf("reserved return code %d: the server may speak another MQTT version", byte(c))
-}
-
-// Error is a malformed packet or a violation of the protocol. The receiver
-// closes the connection [MQTT-4.8.0-1].
-type Error struct {
-	Code ConnackCode // answers the CONNECT before the connection is closed; Accepted: no answer
-	Text string      // what is wrong
-	ID   string      // normative statement that is broken, as in "MQTT-2.2.2-2"
-}
-
-// Error is the text and the id of the broken statement.
-func (e *Error) Error() string { return e.Text + " [" + e.ID + "]" }
-
-func violation(id, format string, args ...any) error {
-	return &Error{Text: fmt.Sprintf(format, args...), ID: id}
-}
-
-func refusal(code ConnackCode, id, format string, args ...any) error {
-	return &Error{Code: code, Text: fmt.Sprintf(format, args...), ID: id}
 }

@@ -1,0 +1,240 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"tidegate/broker/auth"
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+// admit decides whether the client may connect, and notes who it is. If it must
+// not, admit answers the CONNECT and returns why. The client identifier is set.
+func (c *conn) admit(t *turn, p *packet.Connect) error {
+	c.client.ID = p.ClientID
+	t.end() // it may take long
+	who, err := c.authenticate(p)
+	t.begin()
+	c.client.User = who.User
+	if err == nil && p.Will != nil {
+		err = c.mayWrite(p.Will.Topic)
+	}
+	if err == nil {
+		return nil
+	}
+	c.log = c.log.With("client", brief(p.ClientID))
+	switch {
+	case errors.Is(err, auth.ErrBadCredentials):
+		c.b.stats.badCredentials.Add(1)
+		return c.refuseFor(t, p, packet.RefusedCredentials, packet.ReasonBadUsernameOrPassword, err)
+	case errors.Is(err, auth.ErrNotAuthorized):
+		c.b.stats.notAuthorized.Add(1)
+		return c.refuseFor(t, p, packet.RefusedNotAuthorized, packet.ReasonNotAuthorized, err)
+	}
+	return c.refuseFor(t, p, packet.RefusedUnavailable, packet.ReasonServerUnavailable, err)
+}
+
+// authenticate finds out who the client is, in what is left of connect_timeout. A
+// certificate that stands for a user name proves more than a password.
+func (c *conn) authenticate(p *packet.Connect) (who auth.Identity, err error) {
+	if user := c.certifiedUser(); user != "" {
+		return auth.Identity{User: user, ClientID: p.ClientID}, nil
+	}
+	defer caught(c.log, "Authenticator", &err)
+	ctx, cancel := context.WithTimeout(life{c}, time.Duration(c.deadline-c.b.now()))
+	defer cancel()
+	who, err = c.b.access.Load().authenticator.Authenticate(ctx, auth.Request{
+		ClientID: p.ClientID, User: p.Username, HasUser: p.HasUsername, Password: p.Password, Remote: c.client.Remote,
+	})
+	if err == nil && len(who.User) > math.MaxUint16 {
+		err = fmt.Errorf("the user name has %d bytes, at most %d are possible", len(who.User), math.MaxUint16)
+	}
+	if err != nil {
+		return auth.Identity{}, refusal{err}
+	}
+	return who, nil
+}
+
+// refusal bounds what a stranger can write into the log.
+type refusal struct{ error }
+
+func (r refusal) Error() string { return brief(r.error.Error()) }
+func (r refusal) Unwrap() error { return r.error }
+
+// brief cuts a text from outside down to what a log line should have.
+func brief(s string) string {
+	if len(s) <= 200 {
+		return s
+	}
+	return s[:200] + "..."
+}
+
+// verdict is what becomes of a publication of a client.
+type verdict struct {
+	drop   bool          // nobody gets it; the client is answered nevertheless
+	reason packet.Reason // of that answer, in MQTT 5
+}
+
+// route passes a publication of the client on, unless that must not be.
+func (c *conn) route(t *turn, p *publication) error {
+	v, err := c.judge(t, p)
+	switch {
+	case err != nil:
+		return err
+	case v.drop:
+		c.turnDown(t, p, v.reason)
+		return nil
+	}
+	return c.b.route(t, p)
+}
+
+// turnDown answers a publication that goes nowhere. Only MQTT 5 has words for it;
+// after a failure the client does not release a QoS 2 message [MQTT-4.3.3-9].
+func (c *conn) turnDown(t *turn, p *publication, why packet.Reason) {
+	if p.qos == mqtt.AtMostOnce {
+		return
+	}
+	if c.version == packet.V5 && why.Failed() {
+		id := c.out.explain(p.waiter.turn, why)
+		if p.receipt != nil {
+			c.s.takeReceipt(id, p.receipt)
+			c.out.arrived()
+		}
+	}
+	p.waiter.tellNow(t)
+}
+
+// explain gives a reason to an answer that is owed, and returns the packet
+// identifier that it is for.
+func (o *output) explain(n uint64, why packet.Reason) (id uint16) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ack := &o.answers.at(int(n - o.first)).ack
+	ack.Reason = why
+	return ack.ID
+}
+
+// judge decides what becomes of a publication, and may change it. An error ends
+// the connection.
+func (c *conn) judge(t *turn, p *publication) (verdict, error) {
+	if c.b.access.Load().authorizer != nil {
+		err := c.mayWrite(string(p.topic))
+		switch {
+		case errors.Is(err, errHook):
+			return verdict{}, err
+		case err != nil:
+			return c.deny(string(p.topic), err), nil
+		}
+	}
+	if c.b.hooks.Publish == nil {
+		return verdict{}, nil
+	}
+	t.end() // it may take long
+	defer t.begin()
+	return c.change(life{c}, p)
+}
+
+// lastWill returns the will as the program wants it, or nil. It is asked when the
+// connection ends, also if the will is held back then.
+func (c *conn) lastWill(t *turn) *packet.Will {
+	if c.will == nil || c.b.hooks.Publish == nil {
+		return c.will
+	}
+	w := *c.will
+	p := publication{topic: []byte(w.Topic), payload: w.Payload, qos: w.QoS, retain: w.Retain}
+	t.end()
+	defer t.begin()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.b.cfg.Limits.ConnectTimeout))
+	defer cancel()
+	v, err := c.change(ctx, &p)
+	if err != nil {
+		c.log.Error("cannot publish the will", "topic", brief(w.Topic), "error", err)
+	}
+	if err != nil || v.drop {
+		return nil
+	}
+	w.Topic, w.Payload, w.Retain = string(p.topic), p.payload, p.retain
+	return &w
+}
+
+// mayLeave reports whether the will that a client has left behind may be
+// published now. What it was allowed when it connected may have changed since.
+func (s *session) mayLeave(w *packet.Will) bool {
+	s.mu.Lock()
+	who := s.identity
+	s.mu.Unlock()
+	ok, _ := s.b.access.Load().may(who, auth.Write, w.Topic)
+	if !ok {
+		s.b.stats.publicationsDenied.Add(1)
+		s.b.log.Warn("refused a will", "client", brief(s.id), "topic", brief(w.Topic), "reason", auth.ErrNotAuthorized)
+	}
+	return ok
+}
+
+// mayWrite says why the client must not publish to topic, or nil.
+func (c *conn) mayWrite(topic string) error {
+	return c.may(auth.Write, topic, "publish to")
+}
+
+// maySubscribe says why the client must not have a subscription, or nil.
+func (c *conn) maySubscribe(filter string) error {
+	err := c.may(auth.Subscribe, unshared(filter), "subscribe to")
+	switch {
+	case errors.Is(err, errHook):
+		c.end(err)
+	case err != nil:
+		c.b.stats.subscriptionsDenied.Add(1)
+		c.event(Denied, filter, err)
+	}
+	return err
+}
+
+func (c *conn) may(do auth.Action, topic, words string) error {
+	ok, err := c.b.access.Load().may(c.client.identity(), do, topic)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w to %s %q", auth.ErrNotAuthorized, words, brief(topic))
+	}
+	return err
+}
+
+// maxTold is how many topics of one connection the log says are denied. A client
+// that goes on and on must not fill the disk.
+const maxTold = 16
+
+// deny counts a publication that the client has no right to and says so in the
+// log, once for each topic.
+func (c *conn) deny(topic string, why error) verdict {
+	c.b.stats.publicationsDenied.Add(1)
+	c.event(Denied, topic, why)
+	if topic = brief(topic); !c.told[topic] && len(c.told) < maxTold {
+		if c.told == nil {
+			c.told = make(map[string]bool)
+		}
+		c.told[topic] = true
+		c.log.Warn("refused a message; others to this topic are refused silently", "topic", topic, "reason", why, "more_topics_are_named", len(c.told) < maxTold)
+	}
+	if errors.Is(why, auth.ErrNotAuthorized) {
+		return verdict{drop: true, reason: packet.ReasonNotAuthorized}
+	}
+	return verdict{drop: true, reason: packet.ReasonImplementationError}
+}
+
+// life is a context that ends with a connection.
+type life struct{ c *conn }
+
+func (life) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (life) Value(any) any               { return nil }
+func (l life) Done() <-chan struct{}     { return l.c.done }
+
+func (l life) Err() error {
+	select {
+	case <-l.c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,118 @@
+package broker
+
+import (
+	"errors"
+	"strings"
+
+	"tidegate/broker/auth"
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+// subscribe handles a SUBSCRIBE (MQTT 3.1.1, section 3.8). The answer of a durable
+// session waits until the subscriptions are on disk. Retained messages follow it.
+func (c *conn) subscribe(t *turn, f packet.Frame) error {
+	var p packet.Subscribe
+	if err := p.Decode(f); err != nil {
+		return err
+	}
+	k := packet.Suback{Version: c.version, ID: p.ID}
+	wanted := make([]mqtt.Subscription, 0, len(p.Subscriptions)) // those whose retained messages are
+	for _, sub := range p.Subscriptions {
+		had, err := c.subscribeTo(sub)
+		k.Codes = append(k.Codes, granted(sub, err))
+		k.Reasons = append(k.Reasons, granted5(sub, err))
+		if err == nil && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) {
+			wanted = append(wanted, sub)
+		}
+	}
+	return c.answerSaved(t, func(t *turn, err error) {
+		if err != nil {
+			return
+		}
+		c.flushIf(t, c.out.packet(k.Append(nil)))
+		for _, sub := range wanted {
+			c.b.sendRetained(t, c.s, sub)
+		}
+	})
+}
+
+var errShared = errors.New("shared subscriptions are not supported")
+
+// subscribeTo adds one subscription, and says in the log why not.
+func (c *conn) subscribeTo(sub mqtt.Subscription) (had bool, err error) {
+	if strings.HasPrefix(sub.Filter, "$share/") {
+		err = errShared
+	} else if err = c.maySubscribe(sub.Filter); err == nil {
+		had, err = c.s.subscribe(sub)
+	}
+	if err != nil {
+		c.log.Warn("refused a subscription", "filter", sub.Filter[:min(len(sub.Filter), 100)], "reason", err)
+	} else {
+		c.event(Subscribed, sub.Filter, nil)
+	}
+	return had, err
+}
+
+func granted(sub mqtt.Subscription, err error) mqtt.QoS {
+	if err != nil {
+		return mqtt.QoSFailure
+	}
+	return sub.QoS
+}
+
+func granted5(sub mqtt.Subscription, err error) packet.Reason {
+	switch {
+	case err == nil:
+		return packet.Reason(sub.QoS)
+	case errors.Is(err, auth.ErrNotAuthorized):
+		return packet.ReasonNotAuthorized
+	case errors.Is(err, errShared):
+		return packet.ReasonSharedNotSupported
+	case errors.Is(err, errSubscriptions):
+		return packet.ReasonQuotaExceeded
+	case errors.Is(err, errTooDeep):
+		return packet.ReasonTopicFilterInvalid
+	}
+	return packet.ReasonUnspecifiedError
+}
+
+// unsubscribe handles an UNSUBSCRIBE (section 3.10).
+func (c *conn) unsubscribe(t *turn, f packet.Frame) error {
+	var p packet.Unsubscribe
+	if err := p.Decode(f); err != nil {
+		return err
+	}
+	k := packet.Unsuback{ID: p.ID}
+	for _, filter := range p.Filters {
+		reason := packet.ReasonSuccess
+		if !c.s.unsubscribe(filter) {
+			reason = packet.ReasonNoSubscriptionExisted
+		} else {
+			c.event(Unsubscribed, filter, nil)
+		}
+		k.Reasons = append(k.Reasons, reason)
+	}
+	return c.answerSaved(t, func(t *turn, err error) {
+		switch {
+		case err != nil:
+		case c.version == packet.V5:
+			c.flushIf(t, c.out.packet(k.Append(nil)))
+		default:
+			c.reply(t, packet.TypeUnsuback, p.ID)
+		}
+	})
+}
+
+// answerSaved calls answer once the subscriptions are as safe as the session is.
+func (c *conn) answerSaved(t *turn, answer func(*turn, error)) error {
+	if !c.s.durable() {
+		answer(t, nil)
+		return nil
+	}
+	if err := c.b.holdBack(t); err != nil {
+		return err
+	}
+	c.s.save(t.now+c.b.commit.interval, answer)
+	return nil
+}
