@@ -146,12 +146,16 @@ func (b *Broker) send(t *turn, p *publication, m *matches, kept body, rec *recor
 
 // item is the message as to gets it.
 func (p *publication) item(to *target, kept body) item {
-	return item{body: kept, qos: min(p.qos, to.qos), retain: p.retain && (to.retain || to.s.inbox), ids: to.ids}
+	w := &to.wish
+	if p.from == to.s {
+		w = &to.own
+	}
+	return item{body: kept, qos: min(p.qos, w.qos), retain: p.retain && (w.retain || to.s.inbox), ids: w.ids}
 }
 
 // local reports whether to has published the message and does not want it back
 // [MQTT-3.8.3-3].
-func (p *publication) local(to *target) bool { return to.foreign && p.from == to.s }
+func (p *publication) local(to *target) bool { return p.from == to.s && !to.echo }
 
 func owedToAny(list []target) bool {
 	for _, to := range list {

@@ -18,20 +18,33 @@ const (
 // target is one session that a topic matches, however many of its subscriptions
 // do: it gets the message once, at their highest QoS (MQTT 3.1.1, section 3.3.5).
 type target struct {
-	s       *session
-	qos     mqtt.QoS
-	foreign bool     // MQTT 5: all of them want no message that s published itself
-	retain  bool     // MQTT 5: one of them wants the retain flag as published
-	ids     []uint32 // MQTT 5: their identifiers
+	s *session
+	wish
+	own  wish // of those that want what s published itself, too
+	echo bool // there are such
+}
+
+// wish is how subscriptions that match, taken together, want the message.
+type wish struct {
+	qos    mqtt.QoS
+	retain bool     // MQTT 5: one of them wants the retain flag as published
+	ids    []uint32 // MQTT 5: their identifiers
 }
 
 // add notes one more subscription that matches.
 func (to *target) add(sub mqtt.Subscription) {
-	to.qos = max(to.qos, sub.QoS)
-	to.foreign = to.foreign && sub.NoLocal
-	to.retain = to.retain || sub.RetainAsPublished
+	to.wish.add(sub)
+	if !sub.NoLocal {
+		to.own.add(sub)
+		to.echo = true
+	}
+}
+
+func (w *wish) add(sub mqtt.Subscription) {
+	w.qos = max(w.qos, sub.QoS)
+	w.retain = w.retain || sub.RetainAsPublished
 	if sub.ID != 0 {
-		to.ids = append(to.ids, sub.ID)
+		w.ids = append(w.ids, sub.ID)
 	}
 }
 
@@ -168,7 +181,7 @@ func (n *node) gather(best map[*session]*target) {
 	for s, sub := range n.subs {
 		to := best[s]
 		if to == nil {
-			to = &target{s: s, foreign: true}
+			to = &target{s: s}
 			best[s] = to
 		}
 		to.add(sub)
