@@ -29,10 +29,9 @@ type output struct {
 	mu      sync.Mutex
 	buf     []byte // appended and not yet taken by a writer
 	packets uint64 // in buf
-	spare   []byte
-	touched bool // somebody has appended and will flush
-	stalled bool // somebody found it full
-	writing bool // somebody is in flush, or the goroutine runs
+	touched bool   // somebody has appended and will flush
+	stalled bool   // somebody found it full
+	writing bool   // somebody is in flush, or the goroutine runs
 	broken  bool
 	last    bool // nothing may be appended any more
 
@@ -43,6 +42,9 @@ type output struct {
 	first   uint64        // number of the first in answers
 	fewer   chan struct{} // closed when answers or bytes have become fewer; nil: nobody waits
 }
+
+// ackSize is what the answers take that say nothing but which packet they are for.
+const ackSize = 8
 
 // answer is a PUBACK or PUBREC that is owed.
 type answer struct {
@@ -58,6 +60,7 @@ func (o *output) publish(it *item, dup bool) (flush bool) {
 	if !o.open() {
 		return false
 	}
+	o.buf = grow(o.buf, len(it.body.plain())+packet.PublishOverhead)
 	o.buf = packet.AppendPublish(o.buf, it.body.plain(), it.body.topicEnd(), it.qos, it.retain, dup, it.id)
 	o.packets++
 	return o.touch()
@@ -71,6 +74,7 @@ func (o *output) publish5(it *item, dup bool, x packet.Extra) (flush bool) {
 		return false
 	}
 	b := &it.body
+	o.buf = grow(o.buf, len(b.buf)+x.Size()+packet.PublishOverhead)
 	o.buf = packet.AppendPublish5(o.buf, b.plain(), b.topicEnd(), b.properties(), it.qos, it.retain, dup, it.id, x)
 	o.packets++
 	return o.touch()
@@ -87,7 +91,7 @@ func (o *output) ackLocked(a packet.Ack) (flush bool) {
 	if !o.open() {
 		return false
 	}
-	o.buf = a.Append(o.buf)
+	o.buf = a.Append(grow(o.buf, ackSize))
 	o.packets++
 	return o.touch()
 }
@@ -99,18 +103,13 @@ func (o *output) packet(b []byte) (flush bool) {
 	if !o.open() {
 		return false
 	}
-	o.buf = append(o.buf, b...)
+	o.buf = append(grow(o.buf, len(b)), b...)
 	o.packets++
 	return o.touch()
 }
 
 // open reports whether something may be appended. The caller holds mu.
-func (o *output) open() bool {
-	if o.buf == nil {
-		o.buf, o.spare = o.spare, nil
-	}
-	return !o.broken && !o.last
-}
+func (o *output) open() bool { return !o.broken && !o.last }
 
 // touch reports whether the caller has to flush what it appended: nobody else is
 // going to. The caller holds mu.
@@ -159,7 +158,7 @@ func (o *output) flush() (goOn bool) {
 			go o.drain(b, n)
 			return false
 		}
-		o.recycle(b)
+		giveBack(b)
 	}
 	o.writing = false
 	goOn, o.stalled = o.stalled, false
@@ -190,12 +189,13 @@ func (o *output) tellFewer() {
 func (o *output) drain(b []byte, n int) {
 	defer o.wg.Done()
 	err := o.writeAll(b[n:])
+	giveBack(b)
 	o.mu.Lock()
 	for ; err == nil && len(o.buf) > 0; o.mu.Lock() {
-		o.recycle(b)
 		b = o.take()
 		o.mu.Unlock()
 		err = o.writeAll(b)
+		giveBack(b)
 	}
 	if err == nil {
 		err = o.t.SetWriteDeadline(time.Time{}) // tryWrite must not find an old one
@@ -233,17 +233,11 @@ func (o *output) patience() time.Duration {
 	return stuck
 }
 
-// recycle keeps a small buffer while there is more to write. The caller holds mu.
-func (o *output) recycle(b []byte) {
-	if cap(b) <= readSize && len(o.buf) > 0 || o.spare == nil && cap(b) <= 512 {
-		o.spare = b[:0]
-	}
-}
-
 // fail notes that the connection cannot be written. The caller holds mu.
 func (o *output) fail(err error) {
 	o.broken = true
-	o.buf, o.spare = nil, nil
+	giveBack(o.buf)
+	o.buf = nil
 	o.tellFewer()
 	o.failed(err)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"time"
 )
 
@@ -24,30 +23,41 @@ type transport interface {
 	RemoteAddr() net.Addr
 }
 
-// readSize is the size of a pooled buffer. A full one holds over a hundred small
-// messages, which are then routed and flushed together.
-const readSize = 16 << 10
-
-var readPool = sync.Pool{New: func() any { b := make([]byte, readSize); return &b }}
+// How much is asked of a socket at a time. A full buffer holds over a hundred small
+// messages, which are then routed and flushed together; after one that was full
+// more is asked for.
+const (
+	readSize = 16 << 10
+	wideRead = 64 << 10
+)
 
 // input is what was read and not yet parsed.
 type input struct {
-	buf   []byte  // nil: nothing is kept
-	lent  *[]byte // buf's place in the pool; nil: buf is larger than a pooled one
-	start int     // of what is not parsed
+	buf   []byte // nil: nothing is kept
+	start int    // of what is not parsed
 	end   int
+	full  bool // the last read left no room
 }
 
 // bytes returns what is not parsed.
 func (in *input) bytes() []byte { return in.buf[in.start:in.end] }
 
-// room returns space to read into, at least one byte.
-func (in *input) room() []byte {
-	if in.buf == nil {
-		in.lent = readPool.Get().(*[]byte)
-		in.buf = *in.lent
+// room returns space to read into, at least one byte, in a buffer of least bytes or
+// more.
+func (in *input) room(least int) []byte {
+	if in.full {
+		least = wideRead
+	}
+	if cap(in.buf) < least {
+		in.move(least)
 	}
 	return in.buf[in.end:]
+}
+
+// came notes that n bytes were read.
+func (in *input) came(n int) {
+	in.end += n
+	in.full = in.end == len(in.buf)
 }
 
 // parsed notes that n bytes were taken. When nothing is left the buffer goes back.
@@ -67,20 +77,34 @@ func (in *input) need(size int) {
 		copy(in.buf, in.buf[in.start:in.end])
 		in.start, in.end = 0, have
 	}
-	if size <= len(in.buf) || have < len(in.buf) {
-		return
+	if have == len(in.buf) {
+		in.move(min(size, 2*have))
 	}
-	grown := make([]byte, min(size, 2*len(in.buf)))
-	copy(grown, in.buf[:have])
-	in.giveBack()
-	in.buf, in.end = grown, have
 }
 
-func (in *input) giveBack() {
-	if in.lent != nil {
-		readPool.Put(in.lent)
+// rest keeps no more than a small buffer, if what is kept fits into it, while
+// nothing comes.
+func (in *input) rest() {
+	switch have := in.end - in.start; {
+	case have == 0:
+		in.giveBack()
+	case have < smallBuffer && cap(in.buf) > smallBuffer:
+		in.move(smallBuffer)
 	}
-	*in = input{}
+}
+
+// move takes what is kept into a buffer of size bytes or more.
+func (in *input) move(size int) {
+	to := append(newBuffer(size), in.bytes()...)
+	full, have := in.full, len(to)
+	in.giveBack()
+	in.buf, in.end, in.full = to[:cap(to)], have, full
+}
+
+// giveBack keeps nothing but what is known of the peer.
+func (in *input) giveBack() {
+	giveBack(in.buf)
+	*in = input{full: in.full}
 }
 
 // newTransport picks the transport for c: one that uses the socket itself, if
@@ -97,8 +121,8 @@ func newTransport(c net.Conn) transport {
 type stream struct{ net.Conn }
 
 func (s stream) read(in *input) error {
-	n, err := s.Read(in.room())
-	in.end += n
+	n, err := s.Read(in.room(smallBuffer)) // what it waits with is held by an idle connection
+	in.came(n)
 	if n > 0 {
 		return nil
 	}

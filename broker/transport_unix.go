@@ -52,24 +52,21 @@ func (s *socket) read(in *input) error {
 
 // readNow reads what there is. Its false makes the runtime wait and call again.
 func (s *socket) readNow(fd uintptr) bool {
-	kept := s.in.end > 0
-	n, err := syscall.Read(int(fd), s.in.room())
+	n, err := readSocket(fd, s.in.room(readSize))
 	for err == syscall.EINTR {
-		n, err = syscall.Read(int(fd), s.in.room())
+		n, err = readSocket(fd, s.in.room(readSize))
 	}
 	switch {
 	case err == nil && n > 0:
-		s.in.end += n
+		s.in.came(n)
 		return true
 	case err == nil:
 		s.readErr = io.EOF
-	case err == syscall.EAGAIN:
-	default:
+	case err != syscall.EAGAIN:
 		s.readErr = err
 	}
-	if !kept {
-		s.in.giveBack()
-	}
+	s.in.full = false
+	s.in.rest()
 	return s.readErr != nil
 }
 
@@ -85,7 +82,7 @@ func (s *socket) tryWrite(b []byte) (int, error) {
 // writeNow writes what the socket takes and never makes the runtime wait.
 func (s *socket) writeNow(fd uintptr) bool {
 	for s.written < len(s.out) {
-		n, err := syscall.Write(int(fd), s.out[s.written:])
+		n, err := writeSocket(fd, s.out[s.written:])
 		switch err {
 		case nil:
 			s.written += n

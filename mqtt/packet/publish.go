@@ -101,6 +101,11 @@ func (p *Publish) AppendBody(dst []byte) (body []byte, topicEnd int) {
 	return append(dst, p.Payload...), 2 + len(p.Topic)
 }
 
+// PublishOverhead is the most that [AppendPublish] and [AppendPublish5] add to body
+// and properties: the fixed header, the packet identifier, and the length of the
+// properties.
+const PublishOverhead = 1 + 4 + 2 + 4
+
 // AppendPublish appends a PUBLISH whose body is the concatenation [two bytes of
 // topic length][topic][payload]. topicEnd is 2+len(topic). id is left out at
 // QoS 0 [MQTT-2.3.1-5].

@@ -22,8 +22,8 @@ type Extra struct {
 	SubscriptionIDs []uint32
 }
 
-// size is how many bytes x adds to the properties.
-func (x *Extra) size() int {
+// Size is how many bytes x adds to the properties.
+func (x *Extra) Size() int {
 	n := 0
 	if x.Alias != 0 {
 		n += 3
@@ -53,7 +53,7 @@ func AppendPublish5(dst, body []byte, topicEnd int, props Properties, q mqtt.QoS
 	if x.OmitTopic {
 		topic = []byte{0, 0}
 	}
-	n := len(props) + x.size()
+	n := len(props) + x.Size()
 	dst = appendPublishHeader(dst, len(topic)+varintSize(n)+n+len(payload), q, retain, dup)
 	dst = append(dst, topic...)
 	if q != mqtt.AtMostOnce {
