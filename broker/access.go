@@ -25,7 +25,7 @@ func (a *access) may(who auth.Identity, do auth.Action, topic string) (ok bool, 
 	if a == nil || a.authorizer == nil {
 		return true, nil
 	}
-	defer caught(a.log, "Authorizer", &err)
+	defer caught(func() *slog.Logger { return a.log }, "Authorizer", &err)
 	return a.authorizer.Allowed(who, do, topic), nil
 }
 

@@ -26,7 +26,6 @@ func (c *conn) admit(t *turn, p *packet.Connect) error {
 	if err == nil {
 		return nil
 	}
-	c.log = c.log.With("client", brief(p.ClientID))
 	switch {
 	case errors.Is(err, auth.ErrBadCredentials):
 		c.b.stats.badCredentials.Add(1)
@@ -152,7 +151,7 @@ func (c *conn) lastWill(t *turn) *packet.Will {
 	defer cancel()
 	v, err := c.change(ctx, &p)
 	if err != nil {
-		c.log.Error("cannot publish the will", "topic", brief(w.Topic), "error", err)
+		c.log().Error("cannot publish the will", "topic", brief(w.Topic), "error", err)
 	}
 	if err != nil || v.drop {
 		return nil
@@ -215,7 +214,7 @@ func (c *conn) deny(topic string, why error) verdict {
 			c.told = make(map[string]bool)
 		}
 		c.told[topic] = true
-		c.log.Warn("refused a message; others to this topic are refused silently", "topic", topic, "reason", why, "more_topics_are_named", len(c.told) < maxTold)
+		c.log().Warn("refused a message; others to this topic are refused silently", "topic", topic, "reason", why, "more_topics_are_named", len(c.told) < maxTold)
 	}
 	if errors.Is(why, auth.ErrNotAuthorized) {
 		return verdict{drop: true, reason: packet.ReasonNotAuthorized}

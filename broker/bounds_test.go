@@ -6,6 +6,10 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,8 +24,8 @@ func TestUnreadAnswersAreBounded(t *testing.T) {
 	d := newBed(t, nil)
 	ours, theirs := net.Pipe()
 	c := newConn(d.b, theirs)
-	served := make(chan struct{})
-	go func() { c.serve(); close(served) }()
+	d.b.enter(c)
+	c.start()
 	w := newWire(t, ours, clean("flood"))
 	w.connack(packet.Accepted, false)
 	_ = ours.SetWriteDeadline(time.Now().Add(2 * time.Second))
@@ -35,7 +39,7 @@ func TestUnreadAnswersAreBounded(t *testing.T) {
 	n := len(c.out.buf)
 	c.out.mu.Unlock()
 	ours.Close()
-	<-served
+	<-c.left
 	if n > 1<<20 {
 		t.Errorf("%d bytes of answers wait for a client that does not read", n)
 	}
@@ -179,6 +183,35 @@ func TestIdleConnectionHoldsNoBuffer(t *testing.T) {
 	if n := cap(pubConn.turn.scratch); n > 2*readSize {
 		t.Errorf("an idle connection keeps %d bytes of scratch", n)
 	}
+}
+
+func TestIdleConnectionHoldsASmallStack(t *testing.T) {
+	d := newBed(t, nil)
+	most := int64(3 << 10)
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		most *= 2 // the race detector makes stacks grow earlier
+	}
+	const n = 500
+	before := stacks()
+	for i := range n {
+		w := d.wire(clean(strconv.Itoa(i)))
+		w.connack(packet.Accepted, false)
+		w.subscribe("a/"+strconv.Itoa(i), 0)
+		w.fence()
+	}
+	each := func() int64 { return (stacks() - before) / n }
+	for deadline := time.Now().Add(patience); each() > most; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("an idle connection has a stack of %d bytes", each())
+		}
+	}
+}
+
+// stacks returns what all goroutines' stacks take, in bytes.
+func stacks() int64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/stacks:bytes"}}
+	metrics.Read(s)
+	return int64(s[0].Value.Uint64())
 }
 
 func TestMatchCacheIsBoundedInBytes(t *testing.T) {

@@ -143,15 +143,16 @@ func (b *Broker) Serve(ctx context.Context) error {
 // has to run.
 func (b *Broker) ServeConn(nc net.Conn) {
 	c := newConn(b, nc)
-	if b.enter(c) {
-		defer b.wg.Done()
-		b.serve(c)
-	} else {
+	if !b.enter(c) {
 		c.endNow(errTooMany)
+		return
 	}
+	c.start()
+	<-c.left
 }
 
-// enter counts the connection in. It returns false if there are too many.
+// enter counts the connection in, exit counts it out. enter returns false if there
+// are too many.
 func (b *Broker) enter(c *conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -164,11 +165,12 @@ func (b *Broker) enter(c *conn) bool {
 	return true
 }
 
-func (b *Broker) serve(c *conn) {
-	c.serve()
+func (b *Broker) exit(c *conn) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	delete(b.conns, c)
+	b.mu.Unlock()
+	close(c.left)
+	b.wg.Done()
 }
 
 func (b *Broker) endAll(why error) {

@@ -16,7 +16,8 @@ type client5 struct {
 	reasons   bool              // it wants reason strings
 	known     map[string]uint16 // topics that the client knows by an alias; guarded by session.mu
 	maxAlias  int               // of them
-	aliases   [][]byte          // topics that the client has given an alias; of the reading goroutine
+	aliases   [][]byte          // topics that the client has given an alias, nil before the first; of the reading goroutine
+	mayGive   int               // the highest alias that the client may give
 	bytes     int               // of aliases
 }
 
@@ -38,7 +39,7 @@ func newClient5(p *packet.Connect, limits *Limits) *client5 {
 		maxPacket: int(min(p.Properties.UintOr(packet.PropMaximumPacketSize, 0), packet.MaxSize)),
 		reasons:   p.Properties.UintOr(packet.PropRequestProblemInfo, 1) == 1,
 		maxAlias:  min(int(p.Properties.UintOr(packet.PropTopicAliasMaximum, 0)), limits.MaxTopicAlias),
-		aliases:   make([][]byte, limits.MaxTopicAlias+1),
+		mayGive:   limits.MaxTopicAlias,
 	}
 }
 
@@ -67,11 +68,11 @@ func (f *client5) topic(p *packet.Publish) ([]byte, error) {
 	switch {
 	case !has:
 		return p.Topic, nil
-	case int(alias) >= len(f.aliases):
+	case int(alias) > f.mayGive:
 		return nil, &packet.Error{Reason: packet.ReasonTopicAliasInvalid, Text: "PUBLISH with a topic alias over the maximum", ID: "MQTT-3.3.2-9"}
 	case len(p.Topic) > 0:
 		return p.Topic, f.remember(alias, p.Topic)
-	case len(f.aliases[alias]) == 0:
+	case f.aliases == nil || len(f.aliases[alias]) == 0:
 		return nil, &packet.Error{Reason: packet.ReasonProtocolError, Text: "PUBLISH with a topic alias that stands for nothing", ID: "MQTT-3.3.2-12"}
 	}
 	return f.aliases[alias], nil
@@ -79,6 +80,9 @@ func (f *client5) topic(p *packet.Publish) ([]byte, error) {
 
 // remember notes the topic that the client gives an alias.
 func (f *client5) remember(alias uint32, topic []byte) error {
+	if f.aliases == nil {
+		f.aliases = make([][]byte, f.mayGive+1)
+	}
 	f.bytes += len(topic) - len(f.aliases[alias])
 	if f.bytes > maxAliasesBytes {
 		return &packet.Error{Reason: packet.ReasonQuotaExceeded, ID: "MQTT-4.13.1-1", Text: "the topics with an alias take too much memory"}

@@ -35,7 +35,6 @@ type conn struct {
 	out  output
 	in   input
 	turn turn
-	log  *slog.Logger
 
 	// Of the reading goroutine, once the CONNECT is accepted.
 	s         *session
@@ -44,8 +43,10 @@ type conn struct {
 	keepAlive int64 // nanoseconds of silence allowed; 0: any
 	deadline  int64 // broker time when the read deadline runs out
 	heard     int64 // broker time when something was read last
+	silent    bool  // the last packet is one that silence follows, most likely
 
 	client Client          // who it is; set while the CONNECT is handled
+	door   string          // the listener's URL; "": the program has handed the connection in
 	told   map[string]bool // topics that the log has said are denied
 
 	five    atomic.Pointer[client5] // nil: not a client of MQTT 5
@@ -53,7 +54,7 @@ type conn struct {
 	parting sync.Once     // the goodbye; not under ended, because that can fail
 	done    chan struct{} // closed when the connection is to end
 	endedBy error         // why; set before done is closed
-	left    chan struct{} // closed when serve returns
+	left    chan struct{} // closed when nothing of it runs any more
 
 	deadlines sync.Mutex // none is extended once the connection is to end
 }
@@ -61,10 +62,22 @@ type conn struct {
 func newConn(b *Broker, nc net.Conn) *conn {
 	c := &conn{b: b, t: newTransport(nc), done: make(chan struct{}), left: make(chan struct{})}
 	c.client.Remote = nc.RemoteAddr().String()
-	c.log = b.log.With("remote", c.client.Remote)
 	c.turn = turn{b: b, done: c.done}
 	c.out = output{t: c.t, drained: c.drained, failed: c.endNow, sent: &b.stats}
 	return c
+}
+
+// log returns a logger that says whose connection it is. Few connections have
+// much to tell, so none keeps one.
+func (c *conn) log() *slog.Logger {
+	who := []any{"remote", c.client.Remote}
+	if c.door != "" {
+		who = append(who, "listener", c.door)
+	}
+	if c.client.ID != "" {
+		who = append(who, "client", brief(c.client.ID))
+	}
+	return c.b.log.With(who...)
 }
 
 // end makes the connection end because of why, if nothing else has before, and
@@ -98,12 +111,32 @@ func (c *conn) endFor(why error) {
 	})
 }
 
-// serve handles the connection until it ends, and then takes it off its session.
-func (c *conn) serve() {
-	defer close(c.left)
+// start begins to serve the connection. It goes on after start has returned, and
+// closes left at its end.
+func (c *conn) start() {
 	c.turn.begin()
 	c.setDeadline(int64(c.b.cfg.Limits.ConnectTimeout))
-	c.end(c.read())
+	go c.serve()
+}
+
+// serve handles the connection until it ends, or leaves it to a new goroutine. A
+// stack that has grown does not shrink below 4 KiB, while waiting takes a quarter
+// of that; so a client that seems to have nothing to say gets a fresh one.
+func (c *conn) serve() {
+	for !c.silent {
+		if err := c.read(); err != nil {
+			c.finish(err)
+			return
+		}
+	}
+	c.silent = false
+	go c.serve()
+}
+
+// finish ends the connection because of why, and takes it off its session.
+func (c *conn) finish(why error) {
+	defer c.b.exit(c)
+	c.end(why)
 	c.in.giveBack()
 	c.out.finish()
 	c.t.Close()
@@ -112,29 +145,28 @@ func (c *conn) serve() {
 	c.turn.end()
 }
 
-// read handles packets until something ends the connection, and says what.
+// read handles the packets that one read brings. An error ends the connection.
 func (c *conn) read() error {
-	for {
-		if c.isEnded() {
-			return c.endedBy
-		}
-		before := len(c.in.bytes())
-		if err := c.t.read(&c.in); err != nil {
-			if c.inTime(err) {
-				continue
-			}
-			return c.readError(err)
-		}
-		c.turn.begin()
-		c.heard = c.turn.now
-		c.b.stats.bytesReceived.Add(uint64(len(c.in.bytes()) - before))
-		err := c.handleAll(&c.turn)
-		c.turn.end()
-		if err != nil {
-			return err
-		}
-		c.extendDeadline()
+	if c.isEnded() {
+		return c.endedBy
 	}
+	before := len(c.in.bytes())
+	if err := c.t.read(&c.in); err != nil {
+		if c.inTime(err) {
+			return nil
+		}
+		return c.readError(err)
+	}
+	c.turn.begin()
+	c.heard = c.turn.now
+	c.b.stats.bytesReceived.Add(uint64(len(c.in.bytes()) - before))
+	err := c.handleAll(&c.turn)
+	c.turn.end()
+	if err != nil {
+		return err
+	}
+	c.extendDeadline()
+	return nil
 }
 
 // handleAll handles the whole packets that are there.
@@ -153,9 +185,20 @@ func (c *conn) handleAll(t *turn) error {
 		}
 		c.in.parsed(n)
 		if c.in.buf == nil {
+			c.silent = beforeSilence(f.Type())
 			return nil
 		}
 	}
+}
+
+// beforeSilence reports whether a client that sends nothing behind such a packet
+// seems to have nothing to say: it has got ready, or shows that it is still alive.
+func beforeSilence(t packet.Type) bool {
+	switch t {
+	case packet.TypeConnect, packet.TypeSubscribe, packet.TypeUnsubscribe, packet.TypePingreq:
+		return true
+	}
+	return false
 }
 
 // handle handles one packet.
@@ -213,7 +256,7 @@ func (c *conn) disconnect(f packet.Frame) error {
 func (c *conn) leave(t *turn) {
 	if c.s == nil {
 		c.b.stats.refused.Add(1)
-		c.log.Warn("refused a connection", "reason", c.endedBy)
+		c.log().Warn("refused a connection", "reason", c.endedBy)
 		c.event(Refused, "", c.endedBy)
 		return
 	}
@@ -223,7 +266,7 @@ func (c *conn) leave(t *turn) {
 	if !closedByPeer(c.endedBy) && !errors.Is(c.endedBy, errDisconnected) && !errors.Is(c.endedBy, errShutdown) {
 		level = slog.LevelWarn
 	}
-	c.log.Log(context.Background(), level, "client gone", "reason", c.endedBy, "will", c.will != nil)
+	c.log().Log(context.Background(), level, "client gone", "reason", c.endedBy, "will", c.will != nil)
 }
 
 func (c *conn) isEnded() bool {

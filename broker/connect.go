@@ -37,7 +37,7 @@ func (c *conn) connect(t *turn, f packet.Frame) error {
 	if err != nil {
 		return c.refuseFor(t, &p, packet.RefusedUnavailable, packet.ReasonQuotaExceeded, err)
 	}
-	c.accept(t, &p, s, present)
+	c.accept(&p, s)
 	k := packet.Connack{Version: p.Version, SessionPresent: present && p.Version != packet.V31}
 	if p.Version == packet.V5 {
 		k.Properties = c.b.connack(&p, assigned, expiry)
@@ -46,6 +46,7 @@ func (c *conn) connect(t *turn, f packet.Frame) error {
 	if p.Version == packet.V5 { // not before: whoever ends the connection now must not send DISCONNECT first
 		c.five.Store(newClient5(&p, &c.b.cfg.Limits))
 	}
+	c.log().Info("client connected", "version", p.Version.String(), "clean", p.CleanSession, "session_present", present)
 	c.event(Connected, "", nil)
 	s.attach(t, c, c.window(&p))
 	return nil
@@ -98,12 +99,10 @@ func (c *conn) window(p *packet.Connect) int {
 
 // accept notes what the client has said. CONNACK and then the session come after
 // it, so that CONNACK is the first packet that the client gets [MQTT-3.2.0-1].
-func (c *conn) accept(t *turn, p *packet.Connect, s *session, present bool) {
+func (c *conn) accept(p *packet.Connect, s *session) {
 	c.b.stats.connections.Add(1)
 	c.s, c.version = s, p.Version
 	c.will = p.Will
-	c.log = c.log.With("client", p.ClientID)
 	c.keepAlive = int64(p.KeepAlive) * int64(time.Second) * 3 / 2 // [MQTT-3.1.2-24]
 	c.setDeadline(c.keepAlive)
-	c.log.Info("client connected", "version", p.Version.String(), "clean", p.CleanSession, "session_present", present)
 }

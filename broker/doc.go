@@ -35,7 +35,8 @@
 //
 // [Broker.Serve] runs one accept loop per listener, the committer, the alarms (of
 // sessions that expire and wills that were held back), and one goroutine per
-// connection, which reads, routes and flushes. A connection whose
+// connection, which reads, routes and flushes, and which hands over to a fresh one
+// when the client seems to have nothing to say. A connection whose
 // socket is full gets a second one that writes, for as long as something waits.
 // Serve returns when all of them have ended.
 package broker

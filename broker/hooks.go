@@ -102,10 +102,10 @@ func (k EventKind) String() string {
 var errHook = errors.New("a hook of the program failed: its log has the stack")
 
 // caught turns a panic into an error. It is deferred around every call of a hook.
-func caught(log *slog.Logger, hook string, err *error) {
+func caught(log func() *slog.Logger, hook string, err *error) {
 	if v := recover(); v != nil {
 		*err = errHook
-		log.Error("a hook panicked", "hook", hook, "panic", v, "stack", string(debug.Stack()))
+		log().Error("a hook panicked", "hook", hook, "panic", v, "stack", string(debug.Stack()))
 	}
 }
 
@@ -120,7 +120,7 @@ func (c *conn) event(kind EventKind, topic string, why error) {
 }
 
 func (b *Broker) tell(e Event) (err error) {
-	defer caught(b.log, "OnEvent", &err)
+	defer caught(func() *slog.Logger { return b.log }, "OnEvent", &err)
 	b.hooks.Event.OnEvent(e)
 	return nil
 }

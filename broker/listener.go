@@ -205,14 +205,11 @@ func (b *Broker) tellAccepting(l *listener, err error) {
 // admit serves a connection in a goroutine of its own, if there is room.
 func (b *Broker) admit(l *listener, nc net.Conn) {
 	c := newConn(b, l.wrap(nc))
-	c.log = c.log.With("listener", l.url)
+	c.door = l.url
 	if !b.enter(c) {
 		b.stats.refused.Add(1)
 		c.endNow(errTooMany)
 		return
 	}
-	go func() {
-		defer b.wg.Done()
-		b.serve(c)
-	}()
+	c.start()
 }

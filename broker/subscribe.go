@@ -47,7 +47,7 @@ func (c *conn) subscribeTo(sub mqtt.Subscription) (had bool, err error) {
 		had, err = c.s.subscribe(sub)
 	}
 	if err != nil {
-		c.log.Warn("refused a subscription", "filter", sub.Filter[:min(len(sub.Filter), 100)], "reason", err)
+		c.log().Warn("refused a subscription", "filter", sub.Filter[:min(len(sub.Filter), 100)], "reason", err)
 	} else {
 		c.event(Subscribed, sub.Filter, nil)
 	}
