@@ -233,7 +233,7 @@ func (b *Broker) PublishAsync(ctx context.Context, m mqtt.Message, done func(err
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)
 	b.stats.received.Add(1)
-	err := b.route(t, &publication{topic: []byte(m.Topic), payload: m.Payload, qos: m.QoS, retain: m.Retain, waiter: waiter{done: done}})
+	err := b.route(t, &publication{topic: []byte(m.Topic), payload: m.Payload, props: propertiesOf(&m), qos: m.QoS, retain: m.Retain, waiter: waiter{done: done}})
 	if err != nil {
 		return fmt.Errorf("publish to %q: %w", m.Topic, cmp.Or(ctx.Err(), err))
 	}

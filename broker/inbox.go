@@ -119,7 +119,7 @@ func (in *inbox) Close() {
 
 func (in *inbox) takes(int) bool { return true }
 
-func (in *inbox) deliver(it item, _ int64, _ bool) (flush bool) {
+func (in *inbox) deliver(it item, now int64, _ bool) (flush bool) {
 	payload := it.body.payload()
 	if it.qos == mqtt.AtMostOnce {
 		payload = bytes.Clone(payload) // its body may be scratch
@@ -133,9 +133,9 @@ func (in *inbox) deliver(it item, _ int64, _ bool) (flush bool) {
 		}
 		in.loose += it.size()
 	}
-	in.ready.push(mqtt.Delivery{Seq: it.seq, Message: mqtt.Message{
-		Topic: string(it.body.topic()), Payload: payload, QoS: it.qos, Retain: it.retain,
-	}})
+	m := mqtt.Message{Topic: string(it.body.topic()), Payload: payload, QoS: it.qos, Retain: it.retain}
+	it.body.describe(&m, now)
+	in.ready.push(mqtt.Delivery{Seq: it.seq, Message: m})
 	return true
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // QoS is the delivery guarantee of a message or the highest one that a
@@ -30,7 +31,27 @@ type Message struct {
 	Payload []byte
 	QoS     QoS
 	Retain  bool
+
+	// Expiry is how long the message may wait for a receiver, in whole seconds
+	// (MQTT 5.0, section 3.3.2.3.3). 0: for ever.
+	Expiry time.Duration
+
+	Properties *Properties // nil: none
 }
+
+// Properties are what else MQTT 5 lets a message carry from its publisher to its
+// receivers (section 3.3.2.3). Like the message they are never written.
+type Properties struct {
+	UTF8            bool   // the payload is text
+	ContentType     string // "": none, as below
+	ResponseTopic   string
+	CorrelationData []byte
+	User            []UserProperty // in the publisher's order
+}
+
+// UserProperty is one pair of texts that means something to publisher and
+// receiver. Names may come more than once.
+type UserProperty struct{ Name, Value string }
 
 // Errors of publishing, to be matched with [errors.Is].
 var (
