@@ -30,8 +30,8 @@ type source struct {
 	ast  *ast.File
 }
 
-// load reads the tree below the root of fsys. It leaves out the .git folder,
-// what .gitignore names, and files that are not text.
+// load reads the tree below the root of fsys. It leaves out .git, which is a file
+// in a second work tree, what .gitignore names, and files that are not text.
 func load(fsys fs.FS) (*tree, error) {
 	skip, err := ignoreFile(fsys)
 	if err != nil {
@@ -44,7 +44,7 @@ func load(fsys fs.FS) (*tree, error) {
 			return err
 		case d.IsDir() && (p == ".git" || ignored(skip, p, true)):
 			return fs.SkipDir
-		case !d.Type().IsRegular() || ignored(skip, p, false):
+		case p == ".git" || !d.Type().IsRegular() || ignored(skip, p, false):
 			return nil
 		}
 		return tr.add(fsys, p)
