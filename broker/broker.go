@@ -203,8 +203,18 @@ func (b *Broker) endTurn(t *turn) {
 
 // Publish takes responsibility for m, see [mqtt.Publisher].
 func (b *Broker) Publish(ctx context.Context, m mqtt.Message) error {
+	return b.publishWait(ctx, m, nil)
+}
+
+// PublishAsync queues m, see [mqtt.Publisher].
+func (b *Broker) PublishAsync(ctx context.Context, m mqtt.Message, done func(error)) error {
+	return b.publish(ctx, m, nil, done)
+}
+
+// publishWait is publish that returns what done would have been told.
+func (b *Broker) publishWait(ctx context.Context, m mqtt.Message, from *session) error {
 	kept := make(chan error, 1)
-	if err := b.PublishAsync(ctx, m, func(err error) { kept <- err }); err != nil {
+	if err := b.publish(ctx, m, from, func(err error) { kept <- err }); err != nil {
 		return err
 	}
 	select {
@@ -217,8 +227,9 @@ func (b *Broker) Publish(ctx context.Context, m mqtt.Message) error {
 	}
 }
 
-// PublishAsync queues m, see [mqtt.Publisher].
-func (b *Broker) PublishAsync(ctx context.Context, m mqtt.Message, done func(error)) error {
+// publish queues m, which the inbox of from publishes; nil: somebody else inside
+// the process does.
+func (b *Broker) publish(ctx context.Context, m mqtt.Message, from *session, done func(error)) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
@@ -233,7 +244,10 @@ func (b *Broker) PublishAsync(ctx context.Context, m mqtt.Message, done func(err
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)
 	b.stats.received.Add(1)
-	err := b.route(t, &publication{topic: []byte(m.Topic), payload: m.Payload, props: propertiesOf(&m), qos: m.QoS, retain: m.Retain, waiter: waiter{done: done}})
+	err := b.route(t, &publication{
+		topic: []byte(m.Topic), payload: m.Payload, props: propertiesOf(&m), qos: m.QoS, retain: m.Retain,
+		waiter: waiter{done: done}, from: from,
+	})
 	if err != nil {
 		return fmt.Errorf("publish to %q: %w", m.Topic, cmp.Or(ctx.Err(), err))
 	}

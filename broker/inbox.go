@@ -64,6 +64,16 @@ func (b *Broker) resubscribe(t *turn, s *session, subs []mqtt.Subscription) erro
 	}
 }
 
+// Publish and PublishAsync publish as the inbox's session, see [mqtt.Inbox].
+
+func (in *inbox) Publish(ctx context.Context, m mqtt.Message) error {
+	return in.s.b.publishWait(ctx, m, in.s)
+}
+
+func (in *inbox) PublishAsync(ctx context.Context, m mqtt.Message, done func(error)) error {
+	return in.s.b.publish(ctx, m, in.s, done)
+}
+
 func (in *inbox) Recv(ctx context.Context) (mqtt.Delivery, error) {
 	for {
 		select {

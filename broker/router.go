@@ -17,7 +17,7 @@ type publication struct {
 	waiter         waiter   // who is told when the gateway has taken responsibility
 	mark           []byte   // QoS 2: the receipt to be stored with the message
 	receipt        *receipt // ... and where to note that
-	from           *session // the client that published; nil: somebody inside the process
+	from           *session // the client or inbox that published; nil: somebody else inside the process
 	will           bool     // it must not wait: there is one per connection, which is bound enough
 }
 

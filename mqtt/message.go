@@ -122,7 +122,12 @@ type InboxOptions struct {
 // Inbox is a durable queue with one consumer. What is not acknowledged is handed
 // out again, in the same order, when the inbox is opened the next time, also
 // after a restart.
+//
+// As a [Publisher] the inbox is itself the sender: what it publishes does not
+// come back through its subscriptions with NoLocal.
 type Inbox interface {
+	Publisher
+
 	// Recv waits for the next message. It fails with ctx's error, or with
 	// ErrClosed once the inbox is closed or was opened by somebody else. It
 	// must be called from one goroutine at a time.
