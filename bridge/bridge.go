@@ -27,10 +27,17 @@ type Bridge struct {
 	open    openFunc
 	monitor monitor
 
+	echoes  *echoes   // of what may come back through in; nil: nothing can
+	hearers []*Bridge // bridges of the same gateway with rules for in, perhaps this one
+
 	// Of Run.
 	warned    map[string]bool // see uplink
+	warnedIn  map[string]bool // see downlink
+	heard     time.Time       // when a server last sent anything; zero: not since the start
 	announced string          // last payload of the state topic
 	saidDown  bool            // the log knows
+
+	saidRefused bool // the log knows that a subscription is refused
 }
 
 // New returns a bridge of the gateway called gateway, with the defaults filled
@@ -58,14 +65,18 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 		keepalive:    time.Duration(cfg.Keepalive),
 		stallTimeout: time.Duration(cfg.StallTimeout),
 		dial:         dial,
+
+		maxPacketSize: int(cfg.MaxPacketSize),
+		listens:       len(cfg.In) > 0,
 	}
 	b := &Bridge{
 		cfg:    cfg,
 		local:  local,
 		log:    log.With("bridge", cfg.Name),
 		open:   client.open,
-		warned: make(map[string]bool),
+		warned: make(map[string]bool), warnedIn: make(map[string]bool),
 	}
+	Join(b)
 	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now()}
 	return b, nil
 }
@@ -87,7 +98,7 @@ func (b *Bridge) Declare(ctx context.Context) error {
 
 func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
 	o := mqtt.InboxOptions{MaxInflight: b.cfg.MaxInflight}
-	inbox, err := b.local.OpenInbox(ctx, b.inboxName(), o, b.cfg.subscriptions()...)
+	inbox, err := b.local.OpenInbox(ctx, b.inboxName(), o, subscriptions(b.cfg.Out)...)
 	if err != nil {
 		return nil, fmt.Errorf("open the queue %s: %w", b.inboxName(), err)
 	}
@@ -133,8 +144,12 @@ func (b *Bridge) round(ctx context.Context, server string) (proven bool, err err
 	}
 	defer inbox.Close()
 	b.up(ctx, server)
+	d := b.downlink(l, inbox)
+	d.start(b.refused)
+	defer d.end()
+	defer func() { b.heard = l.heard() }()
 	u := uplink{
-		cfg: &b.cfg, server: server, link: l, inbox: inbox,
+		cfg: &b.cfg, server: server, link: l, inbox: inbox, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: b.warned,
 	}
 	if err = u.run(ctx); err != nil {

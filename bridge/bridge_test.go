@@ -429,7 +429,7 @@ func TestDeclareOpensTheQueueAndLeavesIt(t *testing.T) {
 	if err := r.Declare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want := []mqtt.Subscription{{Filter: "sensor/#", QoS: 1}}; !slices.Equal(local.subs, want) || local.opens != 1 || local.isOpen() {
+	if want := []mqtt.Subscription{{Filter: "sensor/#", QoS: 1, NoLocal: true, RetainAsPublished: true}}; !slices.Equal(local.subs, want) || local.opens != 1 || local.isOpen() {
 		t.Errorf("opened %d times with %v", local.opens, local.subs)
 	}
 }

@@ -45,8 +45,13 @@ type Config struct {
 	// without giving any, before the next server is tried.
 	StallTimeout units.Duration `yaml:"stall_timeout"`
 
-	// Out says what goes upstream and under which topic.
+	// MaxPacketSize is the largest message that is taken from the server, which
+	// bounds the memory that it can make the gateway use.
+	MaxPacketSize units.Size `yaml:"max_packet_size"`
+
+	// Out says what goes upstream and under which topic, In what comes down.
 	Out []Rule `yaml:"out"`
+	In  []Rule `yaml:"in"`
 }
 
 // Backoff bounds the wait before the next connection. The wait is drawn at
@@ -56,20 +61,13 @@ type Backoff struct {
 	Max units.Duration `yaml:"max"`
 }
 
-// Rule carries the messages that match one of Topics.
-type Rule struct {
-	Topics []string  `yaml:"topics"` // filters
-	Strip  string    `yaml:"strip"`  // taken off the topic's front, if it is there
-	Prefix string    `yaml:"prefix"` // put before what is left
-	QoS    *mqtt.QoS `yaml:"qos"`    // 0 or 1; nil: 1
-}
-
 // The limits of a configuration.
 const (
 	minKeepalive    = 5 * time.Second
 	maxKeepalive    = 65535 * time.Second // two bytes of the CONNECT packet
 	maxInflight     = 10000               // far below the 65,535 packet identifiers, so that none is reused early
 	minStallTimeout = time.Second
+	minPacketSize   = 1024  // holds every packet but PUBLISH, and a PUBLISH with a usual topic
 	maxString       = 65535 // bytes; MQTT 3.1.1, section 1.5.3
 )
 
@@ -80,10 +78,11 @@ func (c *Config) SetDefaults() {
 	setDefault(&c.Backoff.Min, units.Duration(time.Second))
 	setDefault(&c.Backoff.Max, max(c.Backoff.Min, units.Duration(2*time.Minute)))
 	setDefault(&c.StallTimeout, units.Duration(30*time.Second))
-	for i := range c.Out {
-		if c.Out[i].QoS == nil {
-			qos := mqtt.AtLeastOnce
-			c.Out[i].QoS = &qos
+	setDefault(&c.MaxPacketSize, units.MiB)
+	for _, rules := range [][]Rule{c.Out, c.In} {
+		for i := range rules {
+			setNil(&rules[i].QoS, mqtt.AtLeastOnce)
+			setNil(&rules[i].Retain, true)
 		}
 	}
 }
@@ -92,6 +91,12 @@ func setDefault[T comparable](v *T, to T) {
 	var zero T
 	if *v == zero {
 		*v = to
+	}
+}
+
+func setNil[T any](v **T, to T) {
+	if *v == nil {
+		*v = &to
 	}
 }
 
@@ -104,12 +109,7 @@ func (c *Config) Check() check.Problems {
 	c.checkServers(&p)
 	c.checkLogin(&p)
 	c.checkNumbers(&p)
-	if len(c.Out) == 0 {
-		p.Add("out", "is missing, so the bridge would carry nothing: write a rule, as in - topics: [sensor/#]")
-	}
-	for i := range c.Out {
-		p.Under(fmt.Sprintf("out[%d]", i), c.Out[i].check())
-	}
+	c.checkRules(&p)
 	return p
 }
 
@@ -167,6 +167,9 @@ func (c *Config) checkNumbers(p *check.Problems) {
 	}
 	if c.MaxInflight < 1 || c.MaxInflight > maxInflight {
 		p.Add("max_inflight", "%d is not in 1 to %d; 100 is usual", c.MaxInflight, maxInflight)
+	}
+	if n := c.MaxPacketSize; n < minPacketSize || n > maxRemaining {
+		p.Add("max_packet_size", "%v is not in %v to 256MiB; 1MiB is usual", n, units.Size(minPacketSize))
 	}
 	if c.Backoff.Max < c.Backoff.Min {
 		p.Add("backoff.max", "%v is less than backoff.min, %v", c.Backoff.Max, c.Backoff.Min)

@@ -7,8 +7,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"tidegate/mqtt"
 )
 
 // errStopped is the cause of a link that the bridge itself ends.
@@ -70,6 +75,22 @@ func lostError(server, clientID string, silence time.Duration, err error) error 
 		return fmt.Errorf("%s closed the connection; if this repeats, either another client uses the client id %q too, or the server does not allow what is published (%w)", server, clientID, err)
 	}
 	return fmt.Errorf("connection to %s lost: %w", server, err)
+}
+
+// refusedError says which subscriptions the server refused, or nil. granted is
+// what it answered for each filter (MQTT 3.1.1, section 3.9.3).
+func refusedError(granted map[string]byte) error {
+	var refused []string
+	for filter, code := range granted {
+		if code >= byte(mqtt.QoSFailure) {
+			refused = append(refused, strconv.Quote(filter))
+		}
+	}
+	if len(refused) == 0 {
+		return nil
+	}
+	slices.Sort(refused)
+	return fmt.Errorf("the server refuses the subscription to %s: it must allow this user to read there, or take it out of in", strings.Join(refused, ", "))
 }
 
 func isTimeout(err error) bool {

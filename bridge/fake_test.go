@@ -31,10 +31,13 @@ type fakeLocal struct {
 	opens     int
 	subs      []mqtt.Subscription
 	states    []string // what the bridge published
+
+	// keep takes what came from upstream.
+	keep func(context.Context, mqtt.Message, func(error)) error
 }
 
 func newLocal(messages ...mqtt.Message) *fakeLocal {
-	l := &fakeLocal{}
+	l := &fakeLocal{keep: func(_ context.Context, m mqtt.Message, _ func(error)) error { panic(m.Topic) }}
 	l.add(messages...)
 	return l
 }
@@ -61,6 +64,13 @@ func (l *fakeLocal) empty() <-chan struct{} {
 }
 
 func (l *fakeLocal) Publish(context.Context, mqtt.Message) error { panic("not used by a bridge") }
+
+// keep is called for what the bridge publishes through its inbox.
+func (in *fakeInbox) PublishAsync(ctx context.Context, m mqtt.Message, done func(error)) error {
+	return in.local.keep(ctx, m, done)
+}
+
+func (in *fakeInbox) Publish(context.Context, mqtt.Message) error { panic("not used by a bridge") }
 
 func (l *fakeLocal) PublishAsync(ctx context.Context, m mqtt.Message, _ func(error)) error {
 	l.mu.Lock()

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"time"
 
 	"tidegate/mqtt"
 )
@@ -13,6 +14,17 @@ type link interface {
 	// blocks while the connection takes no more, and not once it is lost. It
 	// must be called from one goroutine at a time.
 	publish(topic string, qos mqtt.QoS, retain bool, payload []byte) receipt
+
+	// listen asks the server for what subs match and hands what comes to take,
+	// in order and one at a time. What comes before the call waits. Its error
+	// says which filters the server refuses, or that the link is lost.
+	listen(ctx context.Context, subs []mqtt.Subscription, take func(arrival)) error
+
+	// heard returns when the server last sent anything.
+	heard() time.Time
+
+	// resumed reports whether the server had kept the session.
+	resumed() bool
 
 	// alive is done when the connection is lost or was aborted;
 	// [context.Cause] then says why.
@@ -34,6 +46,17 @@ type link interface {
 type receipt interface {
 	Done() <-chan struct{}
 	Error() error
+}
+
+// arrival is a message that the server sent.
+type arrival struct {
+	mqtt.Message      // its topic is the server's
+	again        bool // the server may have sent it before
+	tooLarge     bool // its payload was larger than max_packet_size, and is gone
+
+	// ack tells the server that the gateway has taken responsibility. It may
+	// block while the link stands. It does nothing for QoS 0.
+	ack func()
 }
 
 // openFunc connects to server, "tcp://host:port". Its errors say what to do.

@@ -35,13 +35,21 @@ const (
 type pahoClient struct {
 	clientID, username, password string
 	keepalive, stallTimeout      time.Duration
+	maxPacketSize                int  // of what the server sends
+	listens                      bool // the server is to keep a session with what it owes us
 	dial                         dialFunc
+	seen                         seen // QoS 2 messages that the server has not released
 }
 
 // pahoLink is a link: a client and, under it, a connection that is ours.
 type pahoLink struct {
 	client paho.Client
 	wire   *wire
+	kept   bool // the server had kept the session
+
+	listening chan struct{} // closed when take may be called
+	take      func(arrival)
+	seen      *seen
 }
 
 // open is an openFunc.
@@ -64,24 +72,29 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 }
 
 func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
-	l := &pahoLink{wire: newWire(conn, c.keepalive+pongTime)}
+	l := &pahoLink{
+		wire:      newWire(conn, c.keepalive+pongTime, c.maxPacketSize, &c.seen),
+		listening: make(chan struct{}),
+		seen:      &c.seen,
+	}
 	o := paho.NewClientOptions().
 		AddBroker(server).
 		SetProtocolVersion(4). // no second try with MQTT 3.1
 		SetClientID(c.clientID).
 		SetUsername(c.username).
 		SetPassword(c.password).
-		SetCleanSession(true).
+		SetCleanSession(!c.listens).
 		SetStore(paho.NewMemoryStore()).
 		SetAutoReconnect(false).
 		SetConnectRetry(false).
 		SetResumeSubs(false).
-		SetOrderMatters(false).
+		SetOrderMatters(true).
+		SetAutoAckDisabled(true).
 		SetConnectTimeout(connectTimeout).
 		SetKeepAlive(c.keepalive).
 		SetPingTimeout(2 * (c.keepalive + pongTime)). // never: the wire is sooner
 		SetWriteTimeout(c.stallTimeout).              // bounds Publish, too, when paho itself gives up on what the server sent
-		SetDefaultPublishHandler(func(paho.Client, paho.Message) {}).
+		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { l.arrived(m) }).
 		SetConnectionLostHandler(func(_ paho.Client, err error) { l.wire.fail(err) }).
 		SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return l.wire, nil })
 	l.client = paho.NewClient(o)
@@ -90,7 +103,7 @@ func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 
 // connect sends CONNECT and waits for the server's consent.
 func (l *pahoLink) connect(ctx context.Context) error {
-	token := l.client.Connect()
+	token := l.client.Connect().(*paho.ConnectToken)
 	defer context.AfterFunc(ctx, func() { l.wire.fail(context.Cause(ctx)) })()
 	abandon := time.NewTimer(connectTimeout + closeTimeout)
 	defer abandon.Stop()
@@ -101,6 +114,10 @@ func (l *pahoLink) connect(ctx context.Context) error {
 	}
 	if err := token.Error(); err != nil {
 		return cmp.Or(context.Cause(ctx), err)
+	}
+	l.kept = token.SessionPresent()
+	if !l.kept {
+		l.seen.forget()
 	}
 	l.wire.arm()
 	if cause := context.Cause(l.wire.alive); cause != nil { // paho takes a return code it does not know for consent, and closes
@@ -113,6 +130,58 @@ func (l *pahoLink) connect(ctx context.Context) error {
 func (l *pahoLink) publish(topic string, qos mqtt.QoS, retain bool, payload []byte) receipt {
 	return l.client.Publish(topic, byte(qos), retain, payload)
 }
+
+func (l *pahoLink) listen(ctx context.Context, subs []mqtt.Subscription, take func(arrival)) error {
+	l.take = take
+	close(l.listening)
+	if len(subs) == 0 {
+		return nil
+	}
+	filters := make(map[string]byte, len(subs))
+	for _, sub := range subs {
+		filters[sub.Filter] = byte(sub.QoS)
+	}
+	token := l.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
+	within, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	select {
+	case <-token.Done():
+	case <-l.wire.alive.Done():
+		return context.Cause(l.wire.alive)
+	case <-within.Done():
+		return context.Cause(within)
+	}
+	return refusedError(token.Result())
+}
+
+// arrived hands a message on, unless it came before.
+func (l *pahoLink) arrived(m paho.Message) {
+	select {
+	case <-l.listening:
+	case <-l.wire.alive.Done():
+		return
+	}
+	id, once := m.MessageID(), m.Qos() == byte(mqtt.ExactlyOnce)
+	if once && l.seen.has(id) {
+		m.Ack()
+		return
+	}
+	l.take(arrival{
+		Message:  mqtt.Message{Topic: m.Topic(), Payload: m.Payload(), QoS: mqtt.QoS(m.Qos()), Retain: m.Retained()},
+		again:    m.Duplicate(),
+		tooLarge: l.seen.wasCut(id),
+		ack: func() {
+			if once {
+				l.seen.take(id)
+			}
+			m.Ack()
+		},
+	})
+}
+
+func (l *pahoLink) heard() time.Time { return l.wire.heard() }
+
+func (l *pahoLink) resumed() bool { return l.kept }
 
 func (l *pahoLink) alive() context.Context { return l.wire.alive }
 

@@ -3,45 +3,83 @@ package bridge
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"tidegate/internal/check"
+	"tidegate/internal/units"
 	"tidegate/mqtt"
 )
 
+// Rule carries the messages that match one of Topics, one way.
+type Rule struct {
+	Topics []string  `yaml:"topics"` // filters
+	Strip  string    `yaml:"strip"`  // taken off the topic's front, if it is there
+	Prefix string    `yaml:"prefix"` // put before what is left
+	QoS    *mqtt.QoS `yaml:"qos"`    // the highest; nil: 1
+	Retain *bool     `yaml:"retain"` // false: the flag is taken off; nil: it is kept
+
+	// ValidFor is the age at which a command is not carried any more; only
+	// for in. 0: whatever its age.
+	ValidFor units.Duration `yaml:"valid_for"`
+}
+
 // Map returns the topic and QoS that a message published locally on topic gets
-// upstream. The first rule that matches wins; false: no rule does. The topic
-// that comes out may be unlawful if strip takes all of it away.
-func (c Config) Map(topic string) (string, mqtt.QoS, bool) {
-	r, _ := c.rule(topic)
+// upstream. The first rule of out that matches wins; false: no rule does. The
+// topic that comes out may be unlawful if strip takes all of it away.
+func (c Config) Map(topic string) (string, mqtt.QoS, bool) { return mapped(c.Out, topic) }
+
+// MapIn is Map for a message that comes from upstream and the rules of in.
+func (c Config) MapIn(topic string) (string, mqtt.QoS, bool) { return mapped(c.In, topic) }
+
+// outgoing returns d as it goes upstream, or why it can never go there.
+func (c *Config) outgoing(d mqtt.Delivery) (mqtt.Message, error) {
+	rule, _ := ruleFor(c.Out, d.Topic)
+	if rule == nil {
+		return mqtt.Message{}, errUnmatched
+	}
+	m := d.Message
+	m.Topic, m.QoS, m.Retain = rule.rename(d.Topic), rule.qos(), d.Retain && rule.retains()
+	if err := mqtt.ValidName(m.Topic); err != nil {
+		return mqtt.Message{}, err
+	}
+	if circles(m.Topic, rule.Prefix) {
+		return mqtt.Message{}, errCircle
+	}
+	return m, checkSize(m.Topic, len(m.Payload))
+}
+
+func mapped(rules []Rule, topic string) (string, mqtt.QoS, bool) {
+	r, _ := ruleFor(rules, topic)
 	if r == nil {
 		return "", 0, false
 	}
 	return r.rename(topic), r.qos(), true
 }
 
-// rule returns the first rule that matches topic and the filter that did.
-func (c Config) rule(topic string) (r *Rule, filter string) {
-	for i := range c.Out {
-		for _, f := range c.Out[i].Topics {
+// ruleFor returns the first rule that matches topic and the filter that did.
+func ruleFor(rules []Rule, topic string) (r *Rule, filter string) {
+	for i := range rules {
+		for _, f := range rules[i].Topics {
 			if mqtt.Match(f, topic) {
-				return &c.Out[i], f
+				return &rules[i], f
 			}
 		}
 	}
 	return nil, ""
 }
 
-// subscriptions are what the rules want of the local broker: each filter once,
-// with the highest QoS that a rule has for it.
-func (c Config) subscriptions() []mqtt.Subscription {
+// subscriptions are what the rules want of the broker that they take messages
+// from: each filter once, with the highest QoS that a rule has for it. No Local
+// spares the bridge what it published there itself.
+func subscriptions(rules []Rule) []mqtt.Subscription {
 	var subs []mqtt.Subscription
 	at := make(map[string]int)
-	for _, r := range c.Out {
+	for _, r := range rules {
 		for _, f := range r.Topics {
 			i, known := at[f]
 			if !known {
 				i, at[f] = len(subs), len(subs)
-				subs = append(subs, mqtt.Subscription{Filter: f})
+				subs = append(subs, mqtt.Subscription{Filter: f, NoLocal: true, RetainAsPublished: true})
 			}
 			subs[i].QoS = max(subs[i].QoS, r.qos())
 		}
@@ -60,6 +98,27 @@ func (r Rule) qos() mqtt.QoS {
 	return *r.QoS
 }
 
+// retains reports whether a message that is retained stays so.
+func (r Rule) retains() bool { return r.Retain == nil || *r.Retain }
+
+// checkRules reports what is wrong with the rules of both ways.
+func (c *Config) checkRules(p *check.Problems) {
+	if len(c.Out)+len(c.In) == 0 {
+		p.Add("out", "is missing, and in as well, so the bridge would carry nothing: write a rule, as in - topics: [sensor/#]")
+	}
+	for i, r := range c.Out {
+		q := r.check()
+		r.checkOut(&q)
+		p.Under(fmt.Sprintf("out[%d]", i), q)
+	}
+	for i, r := range c.In {
+		q := r.check()
+		r.checkIn(&q)
+		p.Under(fmt.Sprintf("in[%d]", i), q)
+	}
+}
+
+// check reports what is wrong with a rule of either way.
 func (r Rule) check() check.Problems {
 	var p check.Problems
 	if len(r.Topics) == 0 {
@@ -75,10 +134,25 @@ func (r Rule) check() check.Problems {
 			p.Add(part.path, "%v: write the beginning of a topic, as in site/pump-house/", err)
 		}
 	}
+	return p
+}
+
+func (r Rule) checkOut(p *check.Problems) {
 	if q := r.qos(); q > mqtt.AtLeastOnce {
 		p.Add("qos", "%d is not 0 or 1: exactly once does not survive a new connection, so use 1", q)
 	}
-	return p
+	if r.ValidFor != 0 {
+		p.Add("valid_for", "is for commands that come in: give the queue a max_age to limit what goes out")
+	}
+}
+
+func (r Rule) checkIn(p *check.Problems) {
+	if q := r.qos(); !q.Valid() {
+		p.Add("qos", "%d is not 0, 1 or 2", q)
+	}
+	if d := time.Duration(r.ValidFor); d < 0 || d > 0 && d < time.Second {
+		p.Add("valid_for", "%v is shorter than a slow link may need; write 1s or more", r.ValidFor)
+	}
 }
 
 // checkFilter says what is wrong with f as a filter of this rule, or "".
@@ -86,11 +160,10 @@ func (r Rule) checkFilter(f string) string {
 	if err := mqtt.ValidFilter(f); err != nil {
 		return err.Error()
 	}
-	head := f
-	if i := strings.IndexAny(f, "+#"); i >= 0 {
-		head = f[:i]
-	}
+	head := literal(f)
 	switch {
+	case strings.HasPrefix(f, "$share/"):
+		return fmt.Sprintf("%q is a shared subscription, of which a bridge would get only a part: name the topics themselves", f)
 	case !strings.HasPrefix(head, r.Strip) && (head == f || !strings.HasPrefix(r.Strip, head)):
 		return fmt.Sprintf("no topic of %q starts with %q, so strip would never do anything", f, r.Strip)
 	case f == r.Strip && r.Prefix == "":
@@ -99,4 +172,12 @@ func (r Rule) checkFilter(f string) string {
 		return fmt.Sprintf("topics under %q belong to the server they are on: add a prefix, as in site/pump-house/", f)
 	}
 	return ""
+}
+
+// literal returns what stands before the first wildcard.
+func literal(filter string) string {
+	if i := strings.IndexAny(filter, "+#"); i >= 0 {
+		return filter[:i]
+	}
+	return filter
 }

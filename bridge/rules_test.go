@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -50,7 +51,26 @@ func TestSubscriptionsHaveEachFilterOnceWithItsHighestQoS(t *testing.T) {
 		{Topics: []string{"c", "a/#", "c"}},
 	}}
 	want := []mqtt.Subscription{{Filter: "a/#", QoS: 1}, {Filter: "b", QoS: 0}, {Filter: "c", QoS: 1}}
-	if got := cfg.subscriptions(); !slices.Equal(got, want) {
+	for i := range want {
+		want[i].NoLocal, want[i].RetainAsPublished = true, true
+	}
+	if got := subscriptions(cfg.Out); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestOutgoing(t *testing.T) {
+	drop := false
+	cfg := Config{Out: []Rule{{Topics: []string{"a/#"}, Retain: &drop}, {Topics: []string{"#"}, Prefix: "x/"}}}
+	m, err := cfg.outgoing(mqtt.Delivery{Message: mqtt.Message{Topic: "a/b", Retain: true}})
+	if err != nil || m.Retain {
+		t.Errorf("retain: false is passed over: %+v, %v", m, err)
+	}
+	m, err = cfg.outgoing(mqtt.Delivery{Message: mqtt.Message{Topic: "x/b", Retain: true}})
+	if err != nil || !m.Retain || m.Topic != "x/x/b" {
+		t.Errorf("got %+v, %v", m, err)
+	}
+	if _, err := cfg.outgoing(mqtt.Delivery{Message: mqtt.Message{Topic: "x/x/b"}}); !errors.Is(err, errCircle) {
+		t.Errorf("a topic that grows with each round is refused with %v", err)
 	}
 }

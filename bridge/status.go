@@ -61,6 +61,8 @@ type Status struct {
 	InFlight     int       `json:"in_flight"`    // sent and not yet acknowledged
 	LastAck      time.Time `json:"last_ack"`     // zero: never
 	Connects     uint64    `json:"connects"`
+
+	In Downward `json:"in"` // what came from upstream
 }
 
 // leave ends a state in which the bridge was up or tried to be.

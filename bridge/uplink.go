@@ -32,7 +32,8 @@ type uplink struct {
 	inbox   mqtt.Inbox
 	monitor *monitor
 	log     *slog.Logger
-	warned  map[string]bool // filters whose messages were refused; of the bridge
+	sending func(topic string, payload []byte) // is told what goes upstream
+	warned  map[string]bool                    // filters whose messages were refused; of the bridge
 
 	confirmed bool // the server acknowledged something; of confirm
 }
@@ -100,14 +101,15 @@ func (u *uplink) send(ctx context.Context, sent chan<- owed) error {
 
 // forward sends d, or drops it if it can never be sent.
 func (u *uplink) forward(d mqtt.Delivery, sent chan<- owed) {
-	topic, qos, err := u.address(d)
+	m, err := u.cfg.outgoing(d)
 	if err != nil {
 		u.drop(d, err)
 		return
 	}
 	u.monitor.sent()
-	o := owed{u.link.publish(topic, qos, d.Retain, d.Payload), d.Seq}
-	if qos == mqtt.AtMostOnce {
+	u.sending(m.Topic, m.Payload)
+	o := owed{u.link.publish(m.Topic, m.QoS, m.Retain, m.Payload), d.Seq}
+	if m.QoS == mqtt.AtMostOnce {
 		u.await(o, nil)
 		return
 	}
@@ -115,18 +117,6 @@ func (u *uplink) forward(d mqtt.Delivery, sent chan<- owed) {
 	case sent <- o:
 	case <-u.link.alive().Done():
 	}
-}
-
-// address says where d goes upstream, or why it can never go there.
-func (u *uplink) address(d mqtt.Delivery) (string, mqtt.QoS, error) {
-	topic, qos, ok := u.cfg.Map(d.Topic)
-	if !ok {
-		return "", 0, errUnmatched
-	}
-	if err := mqtt.ValidName(topic); err != nil {
-		return "", 0, err
-	}
-	return topic, qos, checkSize(topic, len(d.Payload))
 }
 
 // checkSize reports why no PUBLISH can hold payload bytes for topic, or nil.
@@ -149,7 +139,7 @@ func (u *uplink) drop(d mqtt.Delivery, why error) {
 		}
 	})
 	u.inbox.Ack(d.Seq)
-	_, filter := u.cfg.rule(d.Topic)
+	_, filter := ruleFor(u.cfg.Out, d.Topic)
 	if u.warned[filter] {
 		return
 	}

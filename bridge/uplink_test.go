@@ -31,6 +31,10 @@ func (l *fakeLink) publish(string, mqtt.QoS, bool, []byte) receipt {
 	return doneReceipt{}
 }
 
+func (l *fakeLink) listen(context.Context, []mqtt.Subscription, func(arrival)) error { return nil }
+
+func (l *fakeLink) heard() time.Time       { return time.Time{} }
+func (l *fakeLink) resumed() bool          { return false }
 func (l *fakeLink) alive() context.Context { return l.ctx }
 func (l *fakeLink) abort(cause error)      { l.lose(cause) }
 func (l *fakeLink) close()                 {}
@@ -53,7 +57,7 @@ func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &uplink{cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}}
+	return &uplink{cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, sending: func(string, []byte) {}}
 }
 
 func TestAReceiptOfALostLinkDoesNotCount(t *testing.T) {
@@ -92,16 +96,16 @@ func TestSendDoesNotHangBehindALostLink(t *testing.T) {
 
 func TestMessagesThatCanNeverGo(t *testing.T) {
 	cfg := testConfig()
-	u := &uplink{cfg: &cfg}
 	for name, c := range map[string]struct {
 		d    mqtt.Message
 		want error
 	}{
 		"lawful":   {mqtt.Message{Topic: "sensor/a"}, nil},
+		"circling": {mqtt.Message{Topic: "sensor/sensor/sensor/a"}, nil}, // but its prefix is another
 		"no rule":  {mqtt.Message{Topic: "other"}, errUnmatched},
 		"too long": {mqtt.Message{Topic: "sensor/" + string(make([]byte, 65535))}, mqtt.ErrInvalidTopic},
 	} {
-		if _, _, err := u.address(mqtt.Delivery{Message: c.d}); !errors.Is(err, c.want) {
+		if _, err := cfg.outgoing(mqtt.Delivery{Message: c.d}); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
@@ -122,7 +126,7 @@ func TestTheWatchCoversAReadUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		defer there.Close()
-		w := newWire(here, 45*time.Second)
+		w := newWire(here, 45*time.Second, maxRemaining, &seen{})
 		read := make(chan error, 1)
 		go func() {
 			_, err := w.Read(make([]byte, 1))

@@ -18,17 +18,21 @@ import (
 // although paho pings it, is lost.
 type wire struct {
 	net.Conn
-	in       *bufio.Reader // paho reads single bytes
+	in       *guard
 	silence  time.Duration
+	last     atomic.Int64 // when the server last sent anything, see heard
+	begin    time.Time
 	up       atomic.Bool // the server accepted us; before that, errors go to paho
 	alive    context.Context
 	lose     context.CancelCauseFunc
 	released chan struct{}
 }
 
-func newWire(conn net.Conn, silence time.Duration) *wire {
-	w := &wire{Conn: conn, silence: silence, released: make(chan struct{})}
-	w.in = bufio.NewReader(readerFunc(w.fill))
+// newWire puts a wire over conn that takes packets of at most limit bytes from
+// the server.
+func newWire(conn net.Conn, silence time.Duration, limit int, s *seen) *wire {
+	w := &wire{Conn: conn, silence: silence, begin: time.Now(), released: make(chan struct{})}
+	w.in = &guard{src: bufio.NewReader(readerFunc(w.fill)), limit: limit, seen: s} // paho reads single bytes
 	w.alive, w.lose = context.WithCancelCause(context.Background())
 	return w
 }
@@ -61,8 +65,15 @@ func (w *wire) fill(b []byte) (int, error) {
 	if w.up.Load() {
 		_ = w.SetReadDeadline(time.Now().Add(w.silence))
 	}
-	return w.Conn.Read(b)
+	n, err := w.Conn.Read(b)
+	if n > 0 {
+		w.last.Store(int64(time.Since(w.begin)))
+	}
+	return n, err
 }
+
+// heard returns when the server last sent anything, or when the wire was made.
+func (w *wire) heard() time.Time { return w.begin.Add(time.Duration(w.last.Load())) }
 
 func (w *wire) Write(b []byte) (int, error) {
 	n, err := w.Conn.Write(b)

@@ -1,0 +1,263 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"tidegate/mqtt"
+)
+
+const (
+	// maxUnsafe is how many messages from upstream may wait to be safe here.
+	// Behind them the server is read no further.
+	maxUnsafe = 256
+
+	// quietTime without a message ends what the server had kept for us, and
+	// with it the doubt about how old its messages are.
+	quietTime = 5 * time.Second
+)
+
+// Why a message from upstream is acknowledged and not carried.
+var (
+	errEcho    = errors.New("the bridge sent it itself")
+	errCircle  = errors.New("it goes in a circle: its topic begins with the prefix three times")
+	errTooOld  = errors.New("it may be older than valid_for")
+	errPayload = errors.New("it is larger than max_packet_size")
+)
+
+// downlink publishes what a server sends, as the bridge's inbox, so that it does
+// not go up again. take, on the link's goroutine, publishes; confirm acknowledges
+// upstream, in order, what has become safe. What is between the two is bounded.
+type downlink struct {
+	cfg     *Config
+	link    link
+	inbox   mqtt.Publisher
+	echoes  *echoes
+	monitor *monitor
+	log     *slog.Logger
+	warned  map[string]bool // filters whose messages were refused; of the bridge, used by take
+
+	missed  time.Duration // for how long the server may have kept messages for us; 0: not at all
+	quiet   time.Time     // when the last message came
+	current bool          // what comes is new
+
+	unsafe   chan unsafe
+	stopping context.Context // is done when no more is to be taken
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+}
+
+// downlink returns the way down over l, which begins with its start.
+func (b *Bridge) downlink(l link, inbox mqtt.Publisher) *downlink {
+	d := &downlink{
+		cfg: &b.cfg, link: l, inbox: inbox, echoes: b.echoes,
+		monitor: &b.monitor, log: b.log, warned: b.warnedIn,
+	}
+	switch {
+	case !l.resumed():
+	case b.heard.IsZero():
+		d.missed = forEver
+	default:
+		d.missed = time.Since(b.heard)
+	}
+	return d
+}
+
+// refused takes note that nothing, or not all, comes down over l. What goes up
+// goes on.
+func (b *Bridge) refused(l link, why error) {
+	if l.alive().Err() != nil {
+		return // said when the link has ended
+	}
+	b.monitor.update(func(s *Status) { s.Error, s.ErrorAt = why.Error(), time.Now() })
+	if !b.saidRefused {
+		b.saidRefused = true
+		b.log.Warn("bridge brings nothing down for some rules of in", "error", why)
+	}
+}
+
+// unsafe is a message that is not yet safe here.
+type unsafe struct {
+	done chan error // told once
+	ack  func()
+}
+
+// start subscribes and begins to carry, and does not wait for the server's
+// consent. refused is told what it does not consent to.
+func (d *downlink) start(refused func(link, error)) {
+	d.quiet = time.Now()
+	d.unsafe = make(chan unsafe, maxUnsafe)
+	d.stopping, d.stop = context.WithCancel(context.Background())
+	d.running.Go(d.confirm)
+	d.running.Go(func() {
+		err := d.link.listen(d.stopping, subscriptions(d.cfg.In), d.take)
+		if err != nil && d.stopping.Err() == nil {
+			refused(d.link, err)
+		}
+	})
+}
+
+// end takes no more, acknowledges what becomes safe within closeTimeout, and
+// waits for what was started.
+func (d *downlink) end() {
+	d.stop()
+	limit := time.AfterFunc(closeTimeout, func() { d.link.abort(errStopped) })
+	defer limit.Stop()
+	d.running.Wait()
+}
+
+// take publishes what came. It blocks while too much is not yet safe.
+func (d *downlink) take(a arrival) {
+	kept := unsafe{make(chan error, 1), a.ack}
+	select {
+	case d.unsafe <- kept:
+	case <-d.stopping.Done():
+		return
+	case <-d.link.alive().Done():
+		return
+	}
+	m, err := d.address(a)
+	if err != nil {
+		d.drop(a, err)
+		kept.done <- nil
+		return
+	}
+	d.monitor.update(func(s *Status) {
+		s.In.Received++
+		if a.again {
+			s.In.Again++
+		}
+	})
+	err = d.inbox.PublishAsync(d.link.alive(), m, func(err error) { kept.done <- err })
+	if errors.Is(err, mqtt.ErrTooLarge) || errors.Is(err, mqtt.ErrInvalidTopic) {
+		d.drop(a, err)
+		err = nil
+	} else if err == nil {
+		return
+	}
+	kept.done <- err
+}
+
+// address says as what a is published here, or why it never is.
+func (d *downlink) address(a arrival) (mqtt.Message, error) {
+	rule, _ := ruleFor(d.cfg.In, a.Topic)
+	stale := d.stale(a)
+	switch {
+	case rule == nil:
+		return mqtt.Message{}, errUnmatched
+	case a.tooLarge:
+		return mqtt.Message{}, errPayload
+	case d.echoes.own(a.Topic, a.Payload):
+		return mqtt.Message{}, errEcho
+	case rule.ValidFor > 0 && stale > time.Duration(rule.ValidFor):
+		return mqtt.Message{}, errTooOld
+	}
+	m := a.Message
+	m.Topic, m.Retain = rule.rename(m.Topic), m.Retain && rule.retains()
+	m.QoS = min(m.QoS, rule.qos())
+	m.Expiry = time.Duration(rule.ValidFor)
+	if circles(m.Topic, rule.Prefix) {
+		return mqtt.Message{}, errCircle
+	}
+	return m, mqtt.ValidName(m.Topic)
+}
+
+// stale returns how old a may be at most, as far as is known. MQTT does not say:
+// what the server had kept is as old as our absence at most, and what it retains
+// may be of any age. The first quietTime without a message ends what was kept.
+func (d *downlink) stale(a arrival) time.Duration {
+	now := time.Now()
+	d.current = d.current || d.missed == 0 || now.Sub(d.quiet) >= quietTime
+	d.quiet = now
+	switch {
+	case a.Retain:
+		return forEver
+	case d.current:
+		return 0
+	}
+	return d.missed
+}
+
+// forEver is an age that nothing is known of.
+const forEver = time.Duration(1<<63 - 1)
+
+// drop counts a message that is not carried, and says so once for each filter
+// unless that is as it should be.
+func (d *downlink) drop(a arrival, why error) {
+	d.monitor.update(func(s *Status) { s.In.count(why) })
+	_, filter := ruleFor(d.cfg.In, a.Topic)
+	if errors.Is(why, errEcho) || d.warned["in "+filter] {
+		return
+	}
+	d.warned["in "+filter] = true
+	d.log.Warn("bridge drops messages from upstream that it cannot carry: check the rules of in",
+		"topic", a.Topic, "filter", filter, "error", why)
+}
+
+// confirm acknowledges upstream, in order (MQTT 3.1.1, section 4.6), until the
+// link is lost, or stop was called and nothing is left.
+func (d *downlink) confirm() {
+	for {
+		select {
+		case u := <-d.unsafe:
+			if !d.acknowledge(u) {
+				return
+			}
+			continue
+		case <-d.link.alive().Done():
+			return
+		case <-d.stopping.Done():
+		}
+		select {
+		case u := <-d.unsafe:
+			if !d.acknowledge(u) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// acknowledge waits until u is safe, and says so to the server. A message that
+// cannot be kept ends the link: the server sends it again over the next.
+func (d *downlink) acknowledge(u unsafe) bool {
+	select {
+	case err := <-u.done:
+		if err != nil {
+			d.link.abort(fmt.Errorf("a message from upstream cannot be kept, so it will come again: %w", err))
+			return false
+		}
+		u.ack()
+		return true
+	case <-d.link.alive().Done():
+		return false
+	}
+}
+
+// Downward counts what came from upstream.
+type Downward struct {
+	Received  uint64 `json:"received"`  // messages published here
+	Again     uint64 `json:"again"`     // those of them that the server may have sent before
+	Echoes    uint64 `json:"echoes"`    // the bridge's own messages, sent back, and dropped
+	Expired   uint64 `json:"expired"`   // older than valid_for, or of unknown age, and dropped
+	Refused   uint64 `json:"refused"`   // too large, or without a lawful topic, and dropped
+	Unmatched uint64 `json:"unmatched"` // came under rules that are gone, and dropped
+}
+
+func (d *Downward) count(why error) {
+	switch {
+	case errors.Is(why, errEcho):
+		d.Echoes++
+	case errors.Is(why, errTooOld):
+		d.Expired++
+	case errors.Is(why, errUnmatched):
+		d.Unmatched++
+	default:
+		d.Refused++
+	}
+}

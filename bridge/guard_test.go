@@ -1,0 +1,112 @@
+package bridge
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+func newGuard(r io.Reader, limit int) *guard {
+	return &guard{src: bufio.NewReader(r), limit: limit, seen: &seen{}}
+}
+
+func publishPacket(qos byte, id uint16, topic string, payload []byte) []byte {
+	p := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
+	p.Qos, p.MessageID, p.TopicName, p.Payload = qos, id, topic, payload
+	var b bytes.Buffer
+	_ = p.Write(&b)
+	return b.Bytes()
+}
+
+func TestGuardPassesOnWhatIsSmall(t *testing.T) {
+	var sent bytes.Buffer
+	_ = packets.NewControlPacket(packets.Connack).Write(&sent)
+	_ = packets.NewControlPacket(packets.Pingresp).Write(&sent)
+	sent.Write(publishPacket(1, 7, "a", bytes.Repeat([]byte("x"), 990)))
+	sent.Write(publishPacket(0, 0, "b", nil))
+	release := packets.NewControlPacket(packets.Pubrel).(*packets.PubrelPacket)
+	release.MessageID = 300
+	_ = release.Write(&sent)
+	want := bytes.Clone(sent.Bytes())
+	g := newGuard(iotest.OneByteReader(&sent), 1000)
+	g.seen.take(300)
+	if got, err := io.ReadAll(g); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes, %v; want the %d that were sent", len(got), err, len(want))
+	}
+	if g.seen.has(300) {
+		t.Error("the server's PUBREL is passed over")
+	}
+}
+
+func TestGuardCutsWhatIsLarge(t *testing.T) {
+	var sent bytes.Buffer
+	sent.Write(publishPacket(2, 9, "large", make([]byte, 100_000)))
+	sent.Write(publishPacket(0, 0, "large", make([]byte, 100_000)))
+	sent.Write(publishPacket(1, 10, "small", []byte("x")))
+	g := newGuard(&sent, 1024)
+	got, err := io.ReadAll(g)
+	want := append(publishPacket(2, 9, "large", nil), publishPacket(1, 10, "small", []byte("x"))...)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+	if !g.seen.wasCut(9) || g.seen.wasCut(9) || g.seen.wasCut(10) || g.seen.lost != 2 {
+		t.Errorf("it noted %+v", g.seen)
+	}
+}
+
+func TestGuardRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		sent string
+		want string
+	}{
+		"a length of five bytes":            {"\x30\xff\xff\xff\xff\x01", errLength.Error()},
+		"a SUBACK of 200 MB":                {"\x90\x80\x80\x80\x60", "type 9 with 201326592 bytes"},
+		"a topic longer than its packet":    {"\x32\xff\x7f\xff\xff" + strings.Repeat("x", 70000), errLength.Error()},
+		"the end within a header":           {"\x30\x80", io.ErrUnexpectedEOF.Error()},
+		"the end within a packet it cuts":   {"\x30\xff\x7f\x00\x01a", io.ErrUnexpectedEOF.Error()},
+		"the end within a PUBREL":           {"\x62\x02\x01", io.ErrUnexpectedEOF.Error()},
+		"the end within the topic of a cut": {"\x30\xff\x7f\x00\x09a", io.ErrUnexpectedEOF.Error()},
+	} {
+		if _, err := io.ReadAll(newGuard(strings.NewReader(c.sent), 1024)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// Whatever a server sends, paho's parser never gets to see a packet larger than
+// the limit, nor does the guard give out more than it got.
+func FuzzGuard(f *testing.F) {
+	f.Add(publishPacket(1, 5, "a/b", make([]byte, 300)))
+	f.Add([]byte("\x62\x02\x00\x05\x90\x03\x00\x01\x01"))
+	f.Add([]byte("\x30\xff\xff\xff\x7f\x00\x01a"))
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		const limit = 128
+		got, err := io.ReadAll(newGuard(bytes.NewReader(sent), limit))
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, errLength) && !strings.Contains(err.Error(), "no such packet has") {
+			t.Errorf("failed with %v", err)
+		}
+		if len(got) > len(sent) {
+			t.Errorf("%d bytes became %d", len(sent), len(got))
+		}
+		for rest := bufio.NewReader(bytes.NewReader(got)); ; {
+			first, err := rest.ReadByte()
+			if err != nil {
+				return
+			}
+			size, err := (&guard{src: rest}).length()
+			if err != nil {
+				t.Fatalf("the header of the packet %x: %v", first, err)
+			}
+			if topic := 2 + 65535 + 2; size > limit && (first>>4 != typePublish || size > topic) {
+				t.Fatalf("a packet of %d bytes", size)
+			}
+			_, _ = rest.Discard(size)
+		}
+	})
+}
