@@ -37,10 +37,25 @@ type commands struct {
 	Status  StatusCmd  `cmd:"" help:"Show the state of a running gateway."`
 	Pub     PubCmd     `cmd:"" help:"Publish messages."`
 	Sub     SubCmd     `cmd:"" help:"Subscribe and print messages."`
+	Bridge  BridgeCmd  `cmd:"" help:"Look at a bridge."`
 	Passwd  PasswdCmd  `cmd:"" help:"Add, change or delete a user of a password file."`
 	Devices DevicesCmd `cmd:"" help:"List serial ports."`
 	Bench   BenchCmd   `cmd:"" help:"Put a load on a broker and measure it."`
 	Version VersionCmd `cmd:"" help:"Print version and platform."`
+}
+
+// BridgeCmd has the commands about one bridge.
+type BridgeCmd struct {
+	Map BridgeMapCmd `cmd:"" help:"Show what becomes of a topic."`
+}
+
+// Help is shown by --help.
+func (BridgeCmd) Help() string {
+	return `Commands about one bridge of the configuration.
+
+Example:
+
+    tidegate bridge map cloud sensor/weather/temperature`
 }
 
 // usageError is wrong usage: the program ends with [exitUsage] and says where

@@ -118,13 +118,19 @@ func Default() *Config {
 // in the defaults and checks everything. An empty path is [Default]. Its error
 // is [Errors] with every mistake.
 func Load(path string) (*Config, error) {
+	c, _, err := loadWarned(path)
+	return c, err
+}
+
+// loadWarned is Load that also returns what is no mistake but may not be meant.
+func loadWarned(path string) (*Config, Errors, error) {
 	if path == "" {
-		return Default(), nil
+		return Default(), nil, nil
 	}
 	c, l := new(Config), newLoader()
 	files, err := configFiles(path)
 	if err != nil {
-		return nil, Errors{{File: path, Text: err.Error()}}
+		return nil, nil, Errors{{File: path, Text: err.Error()}}
 	}
 	for _, file := range files {
 		contents, err := os.ReadFile(file)
@@ -141,9 +147,9 @@ func Load(path string) (*Config, error) {
 		l.checkAccessFiles(c)
 	}
 	if len(l.errs) > 0 {
-		return nil, l.errs.sorted(files)
+		return nil, nil, l.errs.sorted(files)
 	}
-	return c, nil
+	return c, l.warnings(c).sorted(files), nil
 }
 
 // configFiles returns path and the files of conf.d beside it, in name order.

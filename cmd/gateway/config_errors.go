@@ -3,8 +3,12 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
+
+	"tidegate/bridge"
+	"tidegate/internal/check"
 )
 
 // place is where something stands in a configuration file. Lines and columns
@@ -54,4 +58,29 @@ func (e Errors) sorted(files []string) Errors {
 		)
 	})
 	return slices.Compact(e)
+}
+
+// warnings returns what c, which has no mistakes, does that its author may not
+// expect.
+func (l *loader) warnings(c *Config) Errors {
+	var p check.Problems
+	p.Under("bridges", bridge.Warnings(c.Bridges, c.listens()))
+	l.problems(p)
+	list := l.errs
+	l.errs = nil
+	for i := range list {
+		list[i].Text = "warning: " + list[i].Text
+	}
+	return list
+}
+
+// listens returns host and port of each listener that has them.
+func (c *Config) listens() []string {
+	var list []string
+	for _, l := range c.Broker.Listeners {
+		if u, err := url.Parse(l.Address); err == nil && u.Port() != "" {
+			list = append(list, u.Host)
+		}
+	}
+	return list
 }

@@ -66,6 +66,7 @@ func (g *gateway) make() (err error) {
 		}
 		g.bridges = append(g.bridges, b)
 	}
+	bridge.Join(g.bridges...)
 	for _, c := range g.cfg.Adapters {
 		a, err := c.Open(g.log.With("adapter", c.Common().Name))
 		if err != nil {

@@ -29,11 +29,14 @@ Example:
 
 // Run blocks until ctx is done.
 func (c *RunCmd) Run(ctx context.Context, std stdio) (err error) {
-	cfg, err := Load(locate(c.Config))
+	cfg, warnings, err := loadWarned(locate(c.Config))
 	if err != nil {
 		return err
 	}
 	log := newLogger(cfg.Gateway.Log, std.Err)
+	for _, w := range warnings {
+		log.Warn("configuration", "at", w.Error())
+	}
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // early: it would end the process
 	defer signal.Stop(hangups)
