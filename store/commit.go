@@ -79,6 +79,7 @@ func (s *Store) commitBatch(b *Batch) error {
 		return err
 	}
 	if rolled || len(b.Queues) > 0 {
+		s.moved.Store(true)
 		s.removeReleased()
 	}
 	return nil

@@ -189,21 +189,36 @@ func (f *boltFile) close() error {
 // at path before is replaced.
 func createFile(path string, o bolt.Options, fill func(*bolt.Tx) error) (*boltFile, error) {
 	tmp := path + tmpSuffix
+	f, err := writeAside(tmp, o, func(f *boltFile) error {
+		return f.update(func(tx *bolt.Tx) error { return errors.Join(putFormat(tx), fill(tx)) })
+	})
+	if err == nil {
+		f.path = path
+		if err = os.Rename(tmp, path); err != nil {
+			f.close()
+			os.Remove(tmp)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create %q: %w", path, err)
+	}
+	return f, nil
+}
+
+// writeAside makes the file tmp anew and leaves nothing behind if that fails.
+func writeAside(tmp string, o bolt.Options, fill func(*boltFile) error) (*boltFile, error) {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	f := &boltFile{path: path}
+	f := &boltFile{path: tmp}
 	err := f.open(tmp, o, os.O_CREATE|os.O_EXCL)
 	if err == nil {
-		err = f.update(func(tx *bolt.Tx) error { return errors.Join(putFormat(tx), fill(tx)) })
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
+		err = fill(f)
 	}
 	if err != nil {
 		f.close()
 		os.Remove(tmp)
-		return nil, fmt.Errorf("create %q: %w", path, err)
+		return nil, err
 	}
 	return f, nil
 }

@@ -12,14 +12,15 @@ const (
 	formatVersion = 1 // of a file
 	valueVersion  = 1 // of one value
 
-	metaBucket    = "meta"    // in every file: formatKey, in a segment also firstKey
+	metaBucket    = "meta"    // in every file: formatKey, in a segment also firstKey and perhaps rewritesKey
 	queuesBucket  = "queues"  // in a segment
 	marksBucket   = "marks"   // in a segment
 	summaryBucket = "summary" // in a segment that takes no more records
 	partPrefix    = "records" // in a segment, followed by the first Seq
 
-	formatKey = "format"
-	firstKey  = "first"
+	formatKey   = "format"
+	firstKey    = "first"
+	rewritesKey = "rewrites" // in a segment that was rewritten
 )
 
 // frameSize is the version byte and the checksum in front of every value.

@@ -180,11 +180,7 @@ func (s *Store) removeReleased() {
 			break
 		}
 		removed = true
-		s.unchain(g)
-		s.pool.drop(g)
-		s.mu.Lock()
-		s.stats.SegmentsRemoved++
-		s.mu.Unlock()
+		s.forget(g)
 	}
 	if removed {
 		s.unnamed = true

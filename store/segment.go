@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -12,6 +13,8 @@ import (
 type segment struct {
 	path  string
 	first uint64 // no record in it is lower
+
+	size atomic.Int64 // of the file once it is sealed; 0: not asked for yet
 
 	// spans is what the segment holds for each queue; nil means unknown.
 	// Guarded by Store.mu.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tidegate/internal/units"
@@ -36,8 +37,9 @@ type Options struct {
 
 // Store is an open directory. Its methods may be called from any goroutine.
 //
-// Locks: Store.commit is taken before Store.mu and before pool.mu. The latter
-// two are never held together, and no lock is held while a callback runs.
+// Locks: Store.rewriting is taken before Store.commit, and that before Store.mu
+// and before pool.mu. The latter two are never held together, and none but
+// rewriting is held while a callback runs.
 type Store struct {
 	dir  string
 	size units.Size
@@ -45,6 +47,8 @@ type Store struct {
 	pool *pool
 
 	bufs sync.Pool // of *chunk
+
+	rewriting sync.Mutex // held by whoever writes a segment anew
 
 	// commit is held by whoever writes.
 	commit  sync.Mutex
@@ -60,7 +64,10 @@ type Store struct {
 	queues   map[uint32]Queue
 	corrupt  map[uint64]struct{} // records reported as damaged, at most maxReported
 	stats    Stats
+	aside    int64 // bytes of files set aside
 	closed   bool
+
+	moved atomic.Bool // a queue has, since Run looked
 }
 
 // maxReported bounds the memory for damaged records. More of them are counted
@@ -83,6 +90,7 @@ type Stats struct {
 	LastCommit        time.Duration // how long the last one took
 	CommitTime        time.Duration // all of them together
 	SegmentsRemoved   uint64        // because nobody needs them any more
+	SegmentsRewritten uint64        // smaller, without what nobody needs
 	CorruptRecords    uint64        // skipped because their checksum fails
 	CorruptRows       uint64        // likewise, of state.db, marks and queues
 	FilesQuarantined  uint64        // renamed to *.corrupt-<time>
@@ -122,7 +130,9 @@ func (s *Store) open() error {
 	if err := s.openJournal(); err != nil {
 		return err
 	}
+	s.measureAside()
 	s.removeReleased()
+	s.moved.Store(true)
 	return nil
 }
 
@@ -177,17 +187,11 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	st := s.stats
 	st.Segments, st.LastSeq, st.Queues = len(s.segments), s.last, len(s.queues)
-	paths := make([]string, 0, len(s.segments))
-	for i, g := range s.segments {
-		if i == 0 {
-			st.FirstSeq = g.first
-		}
-		paths = append(paths, g.path)
+	if len(s.segments) > 0 {
+		st.FirstSeq = s.segments[0].first
 	}
 	s.mu.Unlock()
-	for _, path := range paths {
-		st.JournalBytes += fileSize(path)
-	}
+	st.JournalBytes = s.journalBytes()
 	st.StateBytes = fileSize(filepath.Join(s.dir, stateName))
 	return st
 }
@@ -209,6 +213,7 @@ func (s *Store) setAside(path string, damage error, meaning string) error {
 	}
 	s.log.Error("store: damaged file set aside; "+meaning, "file", path, "kept_as", to, "damage", damage)
 	s.mu.Lock()
+	s.aside += fileSize(to)
 	s.stats.FilesQuarantined++
 	s.mu.Unlock()
 	return nil

@@ -112,6 +112,7 @@ func (g *gateway) run(ctx context.Context, ready func()) error {
 		}
 	}
 	core := newRoom()
+	core.run(g.store.Run)
 	core.run(func(ctx context.Context) { failed("broker", g.broker.Serve(ctx)) })
 	core.run(func(ctx context.Context) { failed("admin", g.admin.Serve(ctx)) })
 	defer core.stop()

@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+const (
+	// compactEvery is how often [Store.Run] looks for segments that are mostly dead.
+	compactEvery = time.Minute
+
+	// deadShare is how much of a segment nobody may need any more before it is
+	// written anew, in quarters: what is written is then a third of what is gained.
+	deadShare = 3
+)
+
+// Run gives back the space of segments that are mostly dead, from time to time,
+// until ctx is done. It writes nothing while no queue has moved.
+func (s *Store) Run(ctx context.Context) {
+	tick := time.NewTicker(compactEvery)
+	defer tick.Stop()
+	failed := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !s.moved.Swap(false) && !failed {
+			continue
+		}
+		_, err := s.Compact(ctx)
+		if err != nil && !failed && ctx.Err() == nil {
+			s.log.Error("store: cannot write a mostly dead segment anew; its space comes back later", "error", err)
+		}
+		failed = err != nil
+	}
+}
+
+// Compact gives back the space of what no queue needs any more: a segment in
+// which nothing is owed is removed, also behind others that are needed; one of
+// which three quarters are dead is written anew. It returns by how many bytes
+// files became shorter.
+func (s *Store) Compact(ctx context.Context) (freed int64, err error) {
+	s.mu.Lock()
+	segments := slices.Clone(s.segments)
+	s.mu.Unlock()
+	var failures []error
+	for i := range len(segments) - 1 {
+		if ctx.Err() != nil {
+			return freed, ctx.Err()
+		}
+		n, err := s.compact(segments, i)
+		freed += n
+		failures = append(failures, err)
+	}
+	return freed, errors.Join(failures...)
+}
+
+// compact deals with one segment.
+func (s *Store) compact(segments []*segment, i int) (freed int64, err error) {
+	g := segments[i]
+	spans, err := s.spansOf(g)
+	if err != nil || spans == nil {
+		return 0, s.rewriteFailed(g, err)
+	}
+	size := fileSize(g.path)
+	live := s.live(spans)
+	switch {
+	case live == 0 && s.mayGo(segments, i):
+		return size, s.removeMiddle(g)
+	case live <= size/4*(4-deadShare) && size > emptySegment+live:
+		r, err := s.Rewrite(g.first, nil)
+		return r.Before - r.After, err
+	}
+	return 0, nil
+}
+
+// emptySegment is what a segment costs beside its records, about.
+const emptySegment = 16 * pageSize
+
+// mayGo reports whether the segment i can be removed, so that the numbers that
+// belong to it belong to the one before. The newest sealed one stays: its queues
+// are what damage to the newest segment falls back to. And the one before must be
+// known to hold nothing behind its last number, as a commit that failed may leave.
+func (s *Store) mayGo(segments []*segment, i int) bool {
+	if i >= len(segments)-2 {
+		return false
+	}
+	if i == 0 {
+		return true
+	}
+	spans, err := s.spansOf(segments[i-1])
+	return err == nil && spans != nil
+}
+
+// spansOf returns what the sealed segment g holds for each queue, nil if it has
+// no summary.
+func (s *Store) spansOf(g *segment) (spans map[uint32]span, err error) {
+	s.mu.Lock()
+	spans = g.spans
+	s.mu.Unlock()
+	if spans != nil {
+		return spans, nil
+	}
+	err = s.pool.view(g, func(h *handle, tx *bolt.Tx) error {
+		spans, err = s.learnSpans(g, h, tx)
+		return err
+	})
+	return spans, err
+}
+
+// live estimates how many bytes of a segment are still owed. What is owed to two
+// queues counts twice, and the records of a queue are taken to lie evenly.
+func (s *Store) live(spans map[uint32]span) (bytes int64) {
+	acked := s.positions()
+	for id, sp := range spans {
+		from, pending := acked[id]
+		if !pending || from >= sp.last {
+			continue
+		}
+		all := float64(sp.bytes + sp.count*(recordOverhead+frameSize))
+		if from >= sp.first {
+			all *= float64(sp.last-from) / float64(sp.last-sp.first+1)
+		}
+		bytes += max(int64(all), 1)
+	}
+	return bytes
+}
+
+// removeMiddle removes a segment in which nothing is owed.
+func (s *Store) removeMiddle(g *segment) error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if closed, in := s.inChain(g); closed {
+		return ErrClosed
+	} else if !in {
+		return nil
+	}
+	if err := os.Remove(g.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove a segment that nobody needs: %w", err)
+	}
+	s.forget(g)
+	s.unnamed = true
+	return s.nameJournal()
+}
+
+// forget takes g, whose file is removed, out of the chain.
+func (s *Store) forget(g *segment) {
+	s.unchain(g)
+	s.pool.drop(g)
+	s.mu.Lock()
+	s.stats.SegmentsRemoved++
+	s.mu.Unlock()
+}
