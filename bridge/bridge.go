@@ -28,6 +28,7 @@ type Bridge struct {
 	monitor monitor
 
 	echoes  *echoes   // of what may come back through in; nil: nothing can
+	circle  *Circle   // of all bridges of the gateway
 	hearers []*Bridge // bridges of the same gateway with rules for in, perhaps this one
 
 	// Of Run.
@@ -56,7 +57,7 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 		return nil, fmt.Errorf("bridge %q: %s: %s", cfg.Name, problems[0].Path, problems[0].Text)
 	}
 	if cfg.ClientID == "" {
-		cfg.ClientID = "tidegate-" + gateway + "-" + cfg.Name
+		cfg.ClientID = mqtt.GatewayClient + gateway + "-" + cfg.Name
 	}
 	client := &pahoClient{
 		clientID:     cfg.ClientID,
@@ -76,7 +77,7 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 		open:   client.open,
 		warned: make(map[string]bool), warnedIn: make(map[string]bool),
 	}
-	Join(b)
+	Join(NewCircle(), b)
 	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now()}
 	return b, nil
 }

@@ -37,6 +37,7 @@ type downlink struct {
 	link    link
 	inbox   mqtt.Publisher
 	echoes  *echoes
+	circle  *Circle
 	monitor *monitor
 	log     *slog.Logger
 	warned  map[string]bool // filters whose messages were refused; of the bridge, used by take
@@ -54,7 +55,7 @@ type downlink struct {
 // downlink returns the way down over l, which begins with its start.
 func (b *Bridge) downlink(l link, inbox mqtt.Publisher) *downlink {
 	d := &downlink{
-		cfg: &b.cfg, link: l, inbox: inbox, echoes: b.echoes,
+		cfg: &b.cfg, link: l, inbox: inbox, echoes: b.echoes, circle: b.circle,
 		monitor: &b.monitor, log: b.log, warned: b.warnedIn,
 	}
 	switch {
@@ -160,8 +161,11 @@ func (d *downlink) address(a arrival) (mqtt.Message, error) {
 	m.Topic, m.Retain = rule.rename(m.Topic), m.Retain && rule.retains()
 	m.QoS = min(m.QoS, rule.qos())
 	m.Expiry = time.Duration(rule.ValidFor)
-	if circles(m.Topic, rule.Prefix) {
+	switch {
+	case circles(m.Topic, rule.Prefix):
 		return mqtt.Message{}, errCircle
+	case d.circle.Returned(m.Topic, m.Payload):
+		return mqtt.Message{}, errEcho
 	}
 	return m, mqtt.ValidName(m.Topic)
 }

@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"sync"
 	"time"
+
+	"tidegate/mqtt"
 )
 
 const (
@@ -18,10 +20,11 @@ const (
 
 // Join makes the bridges of one gateway know of each other, so that each drops
 // what another has sent upstream and now comes back to it. It is called before
-// Run, and again only with all of them.
-func Join(bridges ...*Bridge) {
+// Run, and again only with all of them. circle is what the broker uses, too.
+func Join(circle *Circle, bridges ...*Bridge) {
 	var hearers []*Bridge
 	for _, b := range bridges {
+		b.circle = circle
 		if len(b.cfg.In) == 0 {
 			continue
 		}
@@ -35,12 +38,30 @@ func Join(bridges ...*Bridge) {
 	}
 }
 
-// sending notes that a message goes upstream, for whoever may get it back.
-func (b *Bridge) sending(topic string, payload []byte) {
+// Circle remembers messages that began in this gateway and left it, under the
+// topics they have here, so that they are known when they come back from another
+// gateway: two that are bridged to each other would else pass them on for ever.
+type Circle struct{ gone *echoes }
+
+// NewCircle returns one that remembers nothing yet.
+func NewCircle() *Circle { return &Circle{newEchoes()} }
+
+// Left notes a message that leaves. Equal ones count.
+func (c *Circle) Left(topic string, payload []byte) { c.gone.sent(topic, payload) }
+
+// Returned reports whether a message that comes is one that left, and forgets
+// that one.
+func (c *Circle) Returned(topic string, payload []byte) bool { return c.gone.own(topic, payload) }
+
+// sending notes that d goes upstream as m, for whoever may get it back.
+func (b *Bridge) sending(d mqtt.Delivery, m mqtt.Message) {
 	for _, h := range b.hearers {
-		if r, _ := ruleFor(h.cfg.In, topic); r != nil {
-			h.echoes.sent(topic, payload)
+		if r, _ := ruleFor(h.cfg.In, m.Topic); r != nil {
+			h.echoes.sent(m.Topic, m.Payload)
 		}
+	}
+	if !d.Relayed {
+		b.circle.Left(d.Topic, m.Payload)
 	}
 }
 

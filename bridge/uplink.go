@@ -32,8 +32,8 @@ type uplink struct {
 	inbox   mqtt.Inbox
 	monitor *monitor
 	log     *slog.Logger
-	sending func(topic string, payload []byte) // is told what goes upstream
-	warned  map[string]bool                    // filters whose messages were refused; of the bridge
+	sending func(mqtt.Delivery, mqtt.Message) // is told what goes upstream, as what
+	warned  map[string]bool                   // filters whose messages were refused; of the bridge
 
 	confirmed bool // the server acknowledged something; of confirm
 }
@@ -107,7 +107,7 @@ func (u *uplink) forward(d mqtt.Delivery, sent chan<- owed) {
 		return
 	}
 	u.monitor.sent()
-	u.sending(m.Topic, m.Payload)
+	u.sending(d, m)
 	o := owed{u.link.publish(m.Topic, m.QoS, m.Retain, m.Payload), d.Seq}
 	if m.QoS == mqtt.AtMostOnce {
 		u.await(o, nil)

@@ -57,7 +57,7 @@ func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &uplink{cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, sending: func(string, []byte) {}}
+	return &uplink{cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, sending: func(mqtt.Delivery, mqtt.Message) {}}
 }
 
 func TestAReceiptOfALostLinkDoesNotCount(t *testing.T) {

@@ -129,6 +129,9 @@ func (c *conn) judge(t *turn, p *publication) (verdict, error) {
 			return c.deny(string(p.topic), err), nil
 		}
 	}
+	if c.returned(p) {
+		return verdict{drop: true}, nil
+	}
 	if c.b.hooks.Publish == nil {
 		return verdict{}, nil
 	}

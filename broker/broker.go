@@ -27,6 +27,8 @@ type Options struct {
 	MemoryLimit    units.Size     // of which a quarter may wait for the disk; 0: 64 MiB
 
 	Hooks Hooks // what the embedding program wants to decide and to see
+
+	Circle Circle // keeps messages from going in circles with other gateways; nil: there are no bridges
 }
 
 // Broker is an MQTT broker. Its methods may be called from any goroutine.
@@ -37,6 +39,7 @@ type Broker struct {
 	log         *slog.Logger
 	start       time.Time
 	hooks       Hooks
+	circle      Circle
 	onlineDelay int64 // nanoseconds
 	maxRAM      int   // bytes of one session's queue in memory
 
@@ -75,6 +78,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		version:     o.Version,
 		log:         o.Log,
 		hooks:       o.Hooks,
+		circle:      o.Circle,
 		start:       time.Now(),
 		onlineDelay: int64(cmp.Or(o.OnlineDelay, units.Duration(time.Second))),
 		maxRAM:      int(cfg.Queue.MaxMemory),
@@ -246,7 +250,7 @@ func (b *Broker) publish(ctx context.Context, m mqtt.Message, from *session, don
 	b.stats.received.Add(1)
 	err := b.route(t, &publication{
 		topic: []byte(m.Topic), payload: m.Payload, props: propertiesOf(&m), qos: m.QoS, retain: m.Retain,
-		waiter: waiter{done: done}, from: from,
+		waiter: waiter{done: done}, from: from, relay: from != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("publish to %q: %w", m.Topic, cmp.Or(ctx.Err(), err))

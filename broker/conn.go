@@ -341,6 +341,9 @@ func (c *conn) takes(size int) bool {
 
 func (c *conn) deliver(it item, now int64, dup bool) (flush bool) {
 	c.show(&it)
+	if !dup {
+		c.leaves(&it)
+	}
 	if f := c.five.Load(); f != nil {
 		return c.out.publish5(&it, dup, f.extra(&it, now))
 	}

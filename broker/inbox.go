@@ -145,7 +145,7 @@ func (in *inbox) deliver(it item, now int64, _ bool) (flush bool) {
 	}
 	m := mqtt.Message{Topic: string(it.body.topic()), Payload: payload, QoS: it.qos, Retain: it.retain}
 	it.body.describe(&m, now)
-	in.ready.push(mqtt.Delivery{Seq: it.seq, Message: m})
+	in.ready.push(mqtt.Delivery{Seq: it.seq, Relayed: it.relay, Message: m})
 	return true
 }
 

@@ -16,6 +16,7 @@ type item struct {
 	qos    mqtt.QoS
 	retain bool     // sent because of a new subscription (section 3.3.1.3), or kept as published
 	ids    []uint32 // MQTT 5: of the subscriptions that match
+	relay  bool     // it came through a bridge, ours or another gateway's
 	known  bool     // already released by the consumer: QoS 2 goes on with PUBREL
 }
 

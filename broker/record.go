@@ -64,16 +64,20 @@ func (w waiter) stored(t *turn, err error) {
 func (r *record) size() int { return r.body.size() + 200 }
 
 // The tag of an owner keeps what the session needs to send the message again:
-// packet identifier, QoS and whether it was retained.
+// packet identifier, QoS, whether it was retained, and whether it came
+// through a bridge.
 func newTag(it *item) uint32 {
 	tag := uint32(it.id) | uint32(it.qos)<<16
 	if it.retain {
 		tag |= 1 << 18
+	}
+	if it.relay {
+		tag |= 1 << 19
 	}
 	return tag
 }
 
 // itemFromTag is the reverse, for a message read from the journal.
 func itemFromTag(tag uint32) item {
-	return item{id: uint16(tag), qos: mqtt.QoS(tag >> 16 & 3), retain: tag&(1<<18) != 0}
+	return item{id: uint16(tag), qos: mqtt.QoS(tag >> 16 & 3), retain: tag&(1<<18) != 0, relay: tag&(1<<19) != 0}
 }

@@ -18,6 +18,7 @@ type publication struct {
 	mark           []byte   // QoS 2: the receipt to be stored with the message
 	receipt        *receipt // ... and where to note that
 	from           *session // the client or inbox that published; nil: somebody else inside the process
+	relay          bool     // it came through a bridge, ours or another gateway's
 	will           bool     // it must not wait: there is one per connection, which is bound enough
 }
 
@@ -150,7 +151,7 @@ func (p *publication) item(to *target, kept body) item {
 	if p.from == to.s {
 		w = &to.own
 	}
-	return item{body: kept, qos: min(p.qos, w.qos), retain: p.retain && (w.retain || to.s.inbox), ids: w.ids}
+	return item{body: kept, qos: min(p.qos, w.qos), retain: p.retain && (w.retain || to.s.inbox), ids: w.ids, relay: p.relay}
 }
 
 // local reports whether to has published the message and does not want it back

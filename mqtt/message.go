@@ -105,10 +105,15 @@ type Subscription struct {
 	ID                uint32 // 1 to 268435455, comes with each message; 0: none
 }
 
+// GatewayClient is how the client identifiers of gateways' bridges begin, unless
+// they are configured otherwise.
+const GatewayClient = "tidegate-"
+
 // Delivery is a message handed out by an [Inbox], with Retain as it was
 // published.
 type Delivery struct {
-	Seq uint64 // names the delivery in Ack; rises with each message
+	Seq     uint64 // names the delivery in Ack; rises with each message
+	Relayed bool   // it came through a bridge, ours or another gateway's
 	Message
 }
 

@@ -48,15 +48,19 @@ func newGateway(cfg *Config, log *slog.Logger) (*gateway, error) {
 }
 
 func (g *gateway) make() (err error) {
-	g.broker, err = broker.New(g.cfg.Broker, broker.Options{
+	o := broker.Options{
 		Store:          g.store,
 		Log:            g.log,
 		Version:        thisBuild().Version,
 		CommitInterval: g.cfg.Store.CommitInterval,
 		OnlineDelay:    g.cfg.Store.OnlineDelay,
 		MemoryLimit:    g.cfg.Gateway.MemoryLimit,
-	})
-	if err != nil {
+	}
+	circle := bridge.NewCircle()
+	if len(g.cfg.Bridges) > 0 {
+		o.Circle = circle
+	}
+	if g.broker, err = broker.New(g.cfg.Broker, o); err != nil {
 		return err
 	}
 	for _, c := range g.cfg.Bridges {
@@ -66,7 +70,7 @@ func (g *gateway) make() (err error) {
 		}
 		g.bridges = append(g.bridges, b)
 	}
-	bridge.Join(g.bridges...)
+	bridge.Join(circle, g.bridges...)
 	for _, c := range g.cfg.Adapters {
 		a, err := c.Open(g.log.With("adapter", c.Common().Name))
 		if err != nil {
