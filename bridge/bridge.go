@@ -48,9 +48,6 @@ func New(cfg Config, gateway string, local Local, log *slog.Logger) (*Bridge, er
 	return newBridge(cfg, gateway, local, log, dialer.DialContext)
 }
 
-// dialFunc opens a network connection as [net.Dialer.DialContext] does.
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
 func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial dialFunc) (*Bridge, error) {
 	cfg.SetDefaults()
 	if problems := cfg.Check(); len(problems) > 0 {
@@ -65,7 +62,7 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 		password:     cfg.Password,
 		keepalive:    time.Duration(cfg.Keepalive),
 		stallTimeout: time.Duration(cfg.StallTimeout),
-		dial:         dial,
+		streams:      streams{dial: dial, tls: cfg.TLS},
 
 		maxPacketSize: int(cfg.MaxPacketSize),
 		listens:       len(cfg.In) > 0,

@@ -2,9 +2,7 @@ package bridge
 
 import (
 	"fmt"
-	"net"
-	"net/url"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +17,12 @@ type Config struct {
 	// $SYS/broker/connection/NAME/state. It is one topic level.
 	Name string `yaml:"name"`
 
-	// Servers are tried in turn: tcp://host:port, port 1883 if it is missing.
+	// Servers are tried in turn: tcp://host:port, tls://host:port, or for
+	// WebSocket ws://host:port/path and wss://host:port/path. The port may be
+	// missing if it is the usual one.
 	Servers []string `yaml:"servers"`
+
+	TLS TLS `yaml:"tls"`
 
 	// ClientID is what the server knows this bridge by. Two clients with one
 	// id throw each other out. Empty: tidegate-GATEWAY-NAME.
@@ -107,6 +109,7 @@ func (c *Config) Check() check.Problems {
 		p.Add("name", "%q cannot name a bridge: write one topic level, without / + and #, as in cloud", c.Name)
 	}
 	c.checkServers(&p)
+	c.checkTLS(&p)
 	c.checkLogin(&p)
 	c.checkNumbers(&p)
 	c.checkRules(&p)
@@ -118,34 +121,24 @@ func (c *Config) checkServers(p *check.Problems) {
 		p.Add("servers", "is missing: write at least one, as in [tcp://broker.example.com:1883]")
 	}
 	for i, s := range c.Servers {
-		if _, err := serverAddress(s); err != nil {
+		if _, err := parseServer(s); err != nil {
 			p.Add(fmt.Sprintf("servers[%d]", i), "%v", err)
 		}
 	}
 }
 
-// serverAddress returns the "host:port" of a server's URL.
-func serverAddress(server string) (string, error) {
-	u, err := url.Parse(server)
-	if err != nil || u.Hostname() == "" {
-		return "", fmt.Errorf("%q is no server: write tcp://host:port", server)
+// checkTLS opens no file: each connection reads them.
+func (c *Config) checkTLS(p *check.Problems) {
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		p.Add("tls", "cert and key belong together: write both, or neither")
 	}
-	switch {
-	case u.Scheme != "tcp":
-		return "", fmt.Errorf("%q has the scheme %q, but this version connects through tcp:// only", server, u.Scheme)
-	case u.User != nil:
-		return "", fmt.Errorf("the server %s carries a login: write it as username and password_file", u.Redacted())
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return "", fmt.Errorf("%q has something behind the port: write tcp://host:port", server)
+	secure := slices.ContainsFunc(c.Servers, func(s string) bool {
+		e, err := parseServer(s)
+		return err != nil || e.secure()
+	})
+	if c.TLS != (TLS{}) && !secure {
+		p.Add("tls", "is for servers with tls:// or wss://, and there is none in servers")
 	}
-	port := u.Port()
-	if port == "" {
-		port = "1883"
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf("%q has the port %s, which is not in 1 to 65535", server, port)
-	}
-	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
 func (c *Config) checkLogin(p *check.Problems) {

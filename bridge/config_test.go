@@ -34,7 +34,10 @@ func TestCheck(t *testing.T) {
 		"name of two levels": {func(c *Config) { c.Name = "a/b" }, "name", `"a/b" cannot name a bridge`},
 		"no server":          {func(c *Config) { c.Servers = nil }, "servers", "tcp://broker.example.com:1883"},
 		"server by name":     {func(c *Config) { c.Servers = append(c.Servers, "broker:1883") }, "servers[1]", "tcp://host:port"},
-		"server with TLS":    {func(c *Config) { c.Servers[0] = "tls://broker" }, "servers[0]", "tcp:// only"},
+		"other program's":    {func(c *Config) { c.Servers[0] = "mqtts://broker" }, "servers[0]", "write tls://"},
+		"unknown scheme":     {func(c *Config) { c.Servers[0] = "quic://broker" }, "servers[0]", "takes tcp, tls, ws or wss"},
+		"TLS for nobody":     {func(c *Config) { c.TLS.CA = "ca.crt" }, "tls", "there is none in servers"},
+		"half a certificate": {func(c *Config) { c.Servers[0], c.TLS.Cert = "tls://broker", "a.crt" }, "tls", "write both"},
 		"server with path":   {func(c *Config) { c.Servers[0] = "tcp://broker/mqtt" }, "servers[0]", "behind the port"},
 		"server with login":  {func(c *Config) { c.Servers[0] = "tcp://u:hush@broker" }, "servers[0]", "password_file"},
 		"port out of range":  {func(c *Config) { c.Servers[0] = "tcp://broker:65536" }, "servers[0]", "1 to 65535"},
@@ -78,15 +81,21 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestServerAddress(t *testing.T) {
+func TestServersTakenApart(t *testing.T) {
 	for server, want := range map[string]string{
-		"tcp://broker":            "broker:1883",
-		"tcp://broker:8000/":      "broker:8000",
-		"tcp://[fd00::1]":         "[fd00::1]:1883",
-		"tcp://192.168.0.9:65535": "192.168.0.9:65535",
+		"tcp://broker":             "broker:1883",
+		"tcp://broker:1884/":       "broker:1884",
+		"tcp://[::1]:1884":         "[::1]:1884",
+		"tls://broker":             "broker:8883",
+		"ws://broker":              "broker:80/mqtt",
+		"ws://broker:8083/":        "broker:8083/mqtt",
+		"wss://broker/a/mqtt?x=1":  "broker:443/a/mqtt?x=1",
+		"wss://user@broker":        "",
+		"ws://broker/mqtt#section": "",
 	} {
-		if got, err := serverAddress(server); err != nil || got != want {
-			t.Errorf("serverAddress(%q) = %q, %v; want %q", server, got, err, want)
+		e, err := parseServer(server)
+		if got := e.address + e.path; got != want || (err != nil) != (want == "") {
+			t.Errorf("parseServer(%q) = %q, %v; want %q", server, got, err, want)
 		}
 	}
 }

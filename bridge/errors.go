@@ -51,14 +51,20 @@ func dialError(address string, err error) error {
 }
 
 // handshakeError says why CONNECT got no lawful answer, and what to do.
-func handshakeError(address string, err error) error {
-	switch {
-	case isTimeout(err):
-		return fmt.Errorf("%s takes the connection but does not answer CONNECT within %v: is this an MQTT port, and is the server healthy? (%w)", address, connectTimeout, err)
-	case isClosed(err):
-		return fmt.Errorf("%s closes the connection instead of answering CONNECT: is this an MQTT port without TLS, and does the server allow this client? (%w)", address, err)
+func handshakeError(e endpoint, version string, err error) error {
+	port := "an MQTT port without TLS"
+	if e.secure() {
+		port = "an MQTT port"
 	}
-	return fmt.Errorf("%s does not answer CONNECT with MQTT 3.1.1: is this an MQTT port without TLS? (%w)", address, err)
+	switch {
+	case isAlert(err): // TLS 1.3 refuses a client's certificate only now
+		return alertError(e.address, err)
+	case isTimeout(err):
+		return fmt.Errorf("%s takes the connection but does not answer CONNECT within %v: is this an MQTT port, and is the server healthy? (%w)", e.address, connectTimeout, err)
+	case isClosed(err):
+		return fmt.Errorf("%s closes the connection instead of answering CONNECT: is this %s, and does the server allow this client? (%w)", e.address, port, err)
+	}
+	return fmt.Errorf("%s does not answer CONNECT with %s: is this %s? (%w)", e.address, version, port, err)
 }
 
 // lostError says why a link ended, and what to do.

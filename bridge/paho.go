@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// connectTimeout bounds DNS, TCP and CONNECT together.
+	// connectTimeout bounds DNS, TCP, TLS, WebSocket and CONNECT together.
 	connectTimeout = 10 * time.Second
 
 	// pongTime is added to keepalive for the silence that ends a link: paho
@@ -35,9 +35,9 @@ const (
 type pahoClient struct {
 	clientID, username, password string
 	keepalive, stallTimeout      time.Duration
+	streams                      streams
 	maxPacketSize                int  // of what the server sends
 	listens                      bool // the server is to keep a session with what it owes us
-	dial                         dialFunc
 	seen                         seen // QoS 2 messages that the server has not released
 }
 
@@ -54,19 +54,19 @@ type pahoLink struct {
 
 // open is an openFunc.
 func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
-	address, err := serverAddress(server)
+	e, err := parseServer(server)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := c.dial(ctx, "tcp", address)
+	conn, err := c.streams.open(ctx, e)
 	if err != nil {
-		return nil, dialError(address, err)
+		return nil, err
 	}
 	l := c.newLink(conn, server)
 	if err := l.connect(ctx); err != nil {
-		return nil, c.connectError(address, err)
+		return nil, c.connectError(e, err)
 	}
 	return l, nil
 }
@@ -194,8 +194,9 @@ func (l *pahoLink) close() {
 	l.wire.fail(net.ErrClosed)
 }
 
-// connectError says why the server at address did not accept us, and what to do.
-func (c *pahoClient) connectError(address string, err error) error {
+// connectError says why the server at e did not accept us, and what to do.
+func (c *pahoClient) connectError(e endpoint, err error) error {
+	address := e.address
 	switch {
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return fmt.Errorf("%s refuses user %q, %w: check username and password_file", address, c.username, err)
@@ -208,5 +209,5 @@ func (c *pahoClient) connectError(address string, err error) error {
 	case errors.Is(err, packets.ErrorRefusedBadProtocolVersion):
 		return fmt.Errorf("%s refuses MQTT 3.1.1, %w: it must allow protocol level 4", address, err)
 	}
-	return handshakeError(address, err)
+	return handshakeError(e, "MQTT 3.1.1", err)
 }

@@ -90,20 +90,29 @@ func TestStoppingWhileTheServerDoesNotRead(t *testing.T) {
 		u.accept(packets.Accepted)
 		<-release
 	})
-	var messages []mqtt.Message
-	for i := range 200 { // more than the socket buffers hold
+	r := tcpRig(t, address, newLocal(large(200)...))
+	awaitStuck(r)
+	if took, limit := r.end(), drainTimeout+closeTimeout; took > limit {
+		t.Errorf("stopping took %v, want %v at most", took, limit)
+	}
+	close(release)
+}
+
+// large returns messages of which 200 are more than the socket buffers hold.
+func large(n int) (messages []mqtt.Message) {
+	for i := range n {
 		messages = append(messages, mqtt.Message{Topic: fmt.Sprint("sensor/", i), Payload: make([]byte, 256<<10)})
 	}
-	r := tcpRig(t, address, newLocal(messages...))
-	for stuck := 0; stuck < 50; stuck++ { // until the number under way stands still
+	return messages
+}
+
+// awaitStuck waits until the number of messages under way stands still.
+func awaitStuck(r *rig) {
+	for stuck := 0; stuck < 50; stuck++ {
 		before := r.Status().InFlight
 		<-time.After(time.Millisecond)
 		if before == 0 || r.Status().InFlight != before {
 			stuck = 0
 		}
 	}
-	if took, limit := r.end(), drainTimeout+closeTimeout; took > limit {
-		t.Errorf("stopping took %v, want %v at most", took, limit)
-	}
-	close(release)
 }

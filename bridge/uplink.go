@@ -182,7 +182,7 @@ func (u *uplink) await(o owed, stalled <-chan time.Time) bool {
 	if u.link.alive().Err() != nil {
 		return false
 	}
+	u.monitor.acknowledged() // first: who sees an empty queue sees it counted
 	u.inbox.Ack(o.seq)
-	u.monitor.acknowledged()
 	return true
 }

@@ -323,7 +323,7 @@ func TestMistakesInConfDPointThere(t *testing.T) {
 		"conf.d/two.yaml": "bridges:\n  - name: site\n    servers: [tcp://h, http://h]\n    out: [{topics: [a]}]\n",
 	})
 	equalLines(t, got, []string{
-		`conf.d/two.yaml:3:24: bridges[1].servers[1]: "http://h" has the scheme "http", but this version connects through tcp:// only`,
+		`conf.d/two.yaml:3:24: bridges[1].servers[1]: "http://h" has the scheme "http"; it takes tcp, tls, ws or wss: for WebSocket write ws://`,
 	})
 }
 

@@ -99,7 +99,7 @@ var modules = map[string]place{
 	"go.etcd.io/bbolt":                    {[]string{"store"}, "nobody else knows how bytes reach the disk"},
 	"github.com/alecthomas/kong":          {[]string{"cmd/gateway"}, "the command line"},
 	"github.com/goccy/go-yaml":            {[]string{"cmd/gateway"}, "each room owns a plain Config; only the command reads files"},
-	"github.com/gorilla/websocket":        {[]string{"broker/listener_ws.go"}, "MQTT over WebSocket is a listener"},
+	"github.com/gorilla/websocket":        {[]string{"broker/listener_ws.go", "bridge/websocket.go"}, "MQTT over WebSocket: a listener, and the way to servers that have one"},
 	"github.com/VictoriaMetrics/metrics":  {[]string{"admin"}, "rooms have counters of their own; only the page knows the format"},
 	"golang.org/x/sys":                    {[]string{"internal/pty"}, "system calls that package syscall does not have"},
 }
