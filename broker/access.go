@@ -52,6 +52,7 @@ func (b *Broker) Reload() error {
 	}
 	b.access.Store(a)
 	b.trie.setAccess(a)
+	b.lookAtShares()
 	return nil
 }
 
@@ -77,9 +78,15 @@ func (m *matches) readable(a *access) *matches {
 	if a == nil || a.authorizer == nil {
 		return m
 	}
+	may := func(s *session) bool {
+		ok, _ := a.may(s.identity, auth.Read, m.topic)
+		return ok || s.inbox
+	}
 	mayNot := func(to target) bool {
-		ok, _ := a.may(to.s.identity, auth.Read, m.topic)
-		return !ok && !to.s.inbox
+		if g := to.s.share; g != nil {
+			return !g.mayRead(may)
+		}
+		return !may(to.s)
 	}
 	m.durable = slices.DeleteFunc(m.durable, mayNot)
 	m.transient = slices.DeleteFunc(m.transient, mayNot)
@@ -115,14 +122,17 @@ func (s *session) isFor(who auth.Identity) bool {
 
 // mayRead reports whether the session may get a message now.
 func (s *session) mayRead(topic string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mayReadLocked([]byte(topic))
+}
+
+func (s *session) mayReadLocked(topic []byte) bool {
 	a := s.b.access.Load()
 	if a == nil || a.authorizer == nil || s.inbox {
 		return true
 	}
-	s.mu.Lock()
-	who := s.identity
-	s.mu.Unlock()
-	ok, _ := a.may(who, auth.Read, topic)
+	ok, _ := a.may(s.identity, auth.Read, string(topic))
 	return ok
 }
 

@@ -60,7 +60,8 @@ type Broker struct {
 
 	mu        sync.Mutex
 	sessions  map[string]*session
-	queues    map[uint32]*session // of durable sessions
+	queues    map[uint32]*session // of durable sessions and shares
+	shares    map[string]*share   // by filter
 	nextQueue uint32
 	conns     map[*conn]struct{}
 	closing   bool
@@ -84,6 +85,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		maxRAM:      int(cfg.Queue.MaxMemory),
 		sessions:    make(map[string]*session),
 		queues:      make(map[uint32]*session),
+		shares:      make(map[string]*share),
 		conns:       make(map[*conn]struct{}),
 		stopped:     make(chan struct{}),
 	}

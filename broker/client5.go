@@ -51,7 +51,6 @@ func (b *Broker) connack(p *packet.Connect, assigned bool, expiry uint32) packet
 	props = props.AppendUint(packet.PropReceiveMaximum, uint32(l.ReceiveMaximum))
 	props = props.AppendUint(packet.PropMaximumPacketSize, uint32(l.MaxPacketSize))
 	props = props.AppendUint(packet.PropTopicAliasMaximum, uint32(l.MaxTopicAlias))
-	props = props.AppendUint(packet.PropSharedAvailable, 0)
 	if assigned {
 		props = props.AppendText(packet.PropAssignedClientID, p.ClientID)
 	}

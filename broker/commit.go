@@ -103,7 +103,9 @@ type group struct {
 func (c *committer) commit(t *turn) error {
 	g := c.gather()
 	for _, s := range g.queues {
-		g.batch.Queues = append(g.batch.Queues, s.position(c))
+		if s.share == nil {
+			g.batch.Queues = append(g.batch.Queues, s.position(c))
+		}
 	}
 	for _, id := range g.orphans {
 		g.batch.Queues = append(g.batch.Queues, store.Queue{ID: id, Gone: true})
@@ -124,10 +126,22 @@ func (c *committer) commit(t *turn) error {
 	return nil
 }
 
-// gather takes everything dirty. It holds order, so no record is half noted.
+// gather takes everything dirty. It holds order, so no record is half noted, and
+// no message stands between a share and the member that it was handed over to.
 func (c *committer) gather() *group {
 	c.order.Lock()
 	defer c.order.Unlock()
+	g := c.take()
+	for _, s := range g.queues {
+		if s.share != nil {
+			g.batch.Queues = append(g.batch.Queues, s.position(c))
+		}
+	}
+	return g
+}
+
+// take takes everything dirty. The caller holds order.
+func (c *committer) take() *group {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy = true

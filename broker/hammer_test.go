@@ -91,7 +91,7 @@ func TestHammer(t *testing.T) {
 	readers.Go(func() { hammerInbox(ctx, d, in, inbox, rand.New(rand.NewPCG(seed, 1))) })
 	readers.Go(func() { hammerClient(ctx, d, net, rand.New(rand.NewPCG(seed, 2))) })
 	for i := range uint16(hammerPublishers) {
-		publishers.Go(func() { hammerPublish(ctx, d, i, rand.New(rand.NewPCG(seed, 3+uint64(i)))) })
+		publishers.Go(func() { hammerPublish(ctx, d, i, hammerMessages, rand.New(rand.NewPCG(seed, 3+uint64(i)))) })
 	}
 	publishers.Wait()
 	readers.Wait()
@@ -102,9 +102,9 @@ func TestHammer(t *testing.T) {
 	}
 }
 
-func hammerPublish(ctx context.Context, d *bed, who uint16, r *rand.Rand) {
+func hammerPublish(ctx context.Context, d *bed, who uint16, messages uint32, r *rand.Rand) {
 	sizes := []int{0, 20, 200, 900, 1500, 3900, 5000}
-	for n := range uint32(hammerMessages) {
+	for n := range messages {
 		m := mqtt.Message{Topic: "h/x", Payload: numbered(who, n, sizes[r.IntN(len(sizes))]), QoS: mqtt.QoS(1 + r.IntN(2))}
 		var err error
 		switch {

@@ -3,6 +3,8 @@ package broker
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 
 	"tidegate/mqtt"
@@ -24,11 +26,16 @@ type inbox struct {
 	done  chan struct{}
 }
 
+var errSharedInbox = errors.New("only network clients can share a subscription; use the filter behind the group's name")
+
 // OpenInbox opens the durable queue called name, see [mqtt.Subscriber].
 func (b *Broker) OpenInbox(ctx context.Context, name string, o mqtt.InboxOptions, subs ...mqtt.Subscription) (mqtt.Inbox, error) {
 	for _, sub := range subs {
 		if err := mqtt.ValidFilter(sub.Filter); err != nil {
 			return nil, err
+		}
+		if isShared(sub.Filter) {
+			return nil, fmt.Errorf("open the inbox %q with %q: %w", name, sub.Filter, errSharedInbox)
 		}
 	}
 	if o.MaxInflight == 0 {

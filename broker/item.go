@@ -18,6 +18,8 @@ type item struct {
 	ids    []uint32 // MQTT 5: of the subscriptions that match
 	relay  bool     // it came through a bridge, ours or another gateway's
 	known  bool     // already released by the consumer: QoS 2 goes on with PUBREL
+	shared bool     // owed because of a shared subscription
+	loan   *loan    // a share has it in the window of a member; else nil
 }
 
 // itemOverhead is what an item costs in memory beside its body.
@@ -79,6 +81,11 @@ func (q *queue[T]) remove(i int) T {
 		return q.pop()
 	}
 	v := *q.at(i)
+	if i < q.len()/2 { // the shorter side moves
+		copy(q.list[q.head+1:q.head+i+1], q.list[q.head:q.head+i])
+		q.pop()
+		return v
+	}
 	copy(q.list[q.head+i:], q.list[q.head+i+1:])
 	var zero T
 	q.list[len(q.list)-1] = zero

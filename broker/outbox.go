@@ -17,6 +17,10 @@ type replay struct {
 
 // offer0 sends a message at QoS 0, if somebody is there and has room for it.
 func (s *session) offer0(t *turn, it item) {
+	if s.share != nil {
+		s.share.offer0(t, &it)
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.link == nil {
@@ -37,6 +41,10 @@ func (s *session) offer0(t *turn, it item) {
 func (s *session) offer(t *turn, it item, rec *record, waits bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.offerLocked(t, it, rec, waits)
+}
+
+func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 	if s.gone {
 		return
 	}
@@ -95,6 +103,10 @@ func (s *session) drop(n uint64) {
 
 // pump sends what the window has room for. The caller holds mu.
 func (s *session) pump(t *turn) {
+	if s.share != nil {
+		s.share.pump(t, false)
+		return
+	}
 	for s.link != nil && s.window.len()+s.unsaved < s.limit && len(s.beyond) < maxBeyond && !s.link.full(softOut) {
 		if s.replay.len() > 0 {
 			r := s.replay.pop()
@@ -108,6 +120,16 @@ func (s *session) pump(t *turn) {
 		s.ramBytes -= it.size()
 		s.send(t, it)
 	}
+	for _, g := range s.shares {
+		if g.waits.Load() {
+			t.pump = append(t.pump, g.s)
+		}
+	}
+	s.readOn(t)
+}
+
+// readOn has more read from the journal if ram runs dry. The caller holds mu.
+func (s *session) readOn(t *turn) {
 	if s.behind && !s.filling && s.link != nil && s.ramBytes < s.b.maxRAM/4 {
 		t.fill = append(t.fill, s)
 	}
@@ -276,5 +298,8 @@ func (s *session) delivered(t *turn, sl slot) {
 	took := max(t.now-sl.sentAt, 0)
 	s.pace += (took - s.pace) / 8
 	s.settled(t, &sl.item)
+	if sl.loan != nil && s.share == nil {
+		t.errands = append(t.errands, errand{g: sl.loan.from, loan: sl.loan})
+	}
 	s.pump(t)
 }

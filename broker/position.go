@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"tidegate/mqtt"
 	"tidegate/store"
 )
 
@@ -12,8 +11,13 @@ import (
 // The caller holds mu.
 func (s *session) cursor() uint64 {
 	if seq, ok := s.window.oldest(); ok {
-		return seq - 1
+		return min(seq-1, s.unread()) // of a share, what has come back may be older
 	}
+	return s.unread()
+}
+
+// unread is cursor without regard to the window.
+func (s *session) unread() uint64 {
 	if s.ram.len() > 0 {
 		return s.ram.front().seq - 1
 	}
@@ -30,7 +34,7 @@ func (s *session) ackedOnDisk(t *turn, seq uint64) {
 	s.b.commit.unstore(s)
 	cursor := s.cursor()
 	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.seq == seq })
-	if seq > cursor {
+	if seq > cursor && s.share == nil {
 		s.beyond = append(s.beyond, acked{seq: seq})
 	}
 	s.unsaved++
@@ -58,8 +62,16 @@ func (s *session) position(c *committer) store.Queue {
 	c.mu.Lock()
 	pending := s.stored
 	c.mu.Unlock()
+	return store.Queue{ID: s.queue, Acked: cursor, Pending: pending, Note: s.note(cursor)}
+}
+
+// note returns what the store keeps of the session beside its position.
+func (s *session) note(cursor uint64) []byte {
+	if s.share != nil {
+		return s.share.note(cursor)
+	}
 	n := note{s.lastID, s.sent, s.beyond}
-	return store.Queue{ID: s.queue, Acked: cursor, Pending: pending, Note: n.append(nil, cursor)}
+	return n.append(nil, cursor)
 }
 
 // saved notes that what position said last is on disk.
@@ -78,6 +90,10 @@ func (s *session) restore(q store.Queue) {
 	s.tail, s.behind = s.loaded, true
 	s.stored = q.Pending
 	s.owed.Store(int64(q.Pending))
+	if s.share != nil {
+		s.share.restoreNote(q.Note, q.Acked)
+		return
+	}
 	n := parseNote(q.Note, q.Acked)
 	s.lastID, s.sent, s.beyond = n.lastID, n.sent, n.beyond
 }
@@ -101,8 +117,8 @@ func (s *session) refill(t *turn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.filling = false
-	if s.link != link || s.gone {
-		if s.link != nil { // another consumer came meanwhile and found the read under way
+	if s.link != link || s.loaded != from || s.gone {
+		if s.link != nil { // another consumer, or a message, came back meanwhile and found the read under way
 			t.fill = append(t.fill, s)
 		}
 		return
@@ -147,6 +163,9 @@ func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
 // take appends to ram what was read, unless the consumer has it already.
 func (s *session) take(it item) {
 	s.loaded = it.seq
+	if s.share != nil && s.share.hasDrawn(it.seq) {
+		return
+	}
 	for _, a := range s.beyond {
 		if a.seq == it.seq && !a.released {
 			return
@@ -154,19 +173,9 @@ func (s *session) take(it item) {
 		it.known = it.known || a.seq == it.seq
 	}
 	if s.identified {
-		it.ids = s.idsFor(string(it.body.topic()))
+		it.ids = s.wantedIDs(string(it.body.topic()), it.shared)
 	}
 	s.push(it)
-}
-
-// idsFor returns the identifiers of the subscriptions that match the topic.
-func (s *session) idsFor(topic string) (ids []uint32) {
-	for filter, sub := range s.subs {
-		if sub.ID != 0 && mqtt.Match(filter, topic) {
-			ids = append(ids, sub.ID)
-		}
-	}
-	return ids
 }
 
 // catchUp appends what is owed behind upTo and is still on its way to the disk.
@@ -188,6 +197,6 @@ func (s *session) catchUp(upTo uint64) {
 	}, upTo)
 	s.behind = full || !asOf
 	if !s.behind {
-		s.owed.Store(int64(s.window.len() + s.ram.len())) // right again, should the disk have lost some
+		s.owed.Store(int64(s.window.owed() + s.ram.len())) // right again, should the disk have lost some
 	}
 }

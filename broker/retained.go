@@ -166,14 +166,21 @@ func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
 
 // oweOne owes one durable session a message that others have got before.
 func (b *Broker) oweOne(t *turn, s *session, it item) {
-	c := b.commit
-	c.order.Lock()
-	defer c.order.Unlock()
+	b.commit.order.Lock()
+	defer b.commit.order.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.oweLocked(t, it)
+}
+
+// oweLocked is oweOne. The caller holds committer.order and mu.
+func (s *session) oweLocked(t *turn, it item) {
+	c := s.b.commit
 	rec := c.begin(it.body)
 	if rec.must = it.qos == mqtt.ExactlyOnce; rec.must {
 		it.gate = rec
 	}
-	s.offer(t, it, rec, false)
+	s.offerLocked(t, it, rec, false)
 	c.settle(t, rec, waiter{})
 }
 

@@ -10,7 +10,6 @@ import (
 	"tidegate/broker/auth"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
-	"tidegate/store"
 )
 
 // session is everything that is kept for one client identifier or one inbox
@@ -69,6 +68,12 @@ type session struct {
 	// receive.go
 	received map[uint16]*receipt // QoS 2 messages that the client has not released
 
+	// shared.go
+	share  *share   // whose queue it is; nil: that of a client or inbox
+	shares []*share // in which it takes part
+	visit  uint32   // changes with its consumer
+	coming int      // QoS 2 messages on their way from shares
+
 	// guarded by committer.mu
 	stored uint64 // records on disk that it is owed
 	moved  bool   // its position is to be written
@@ -86,6 +91,7 @@ func (s *session) attach(t *turn, link consumer, limit int) {
 		s.detachLocked(t)
 	}
 	s.link, s.limit = link, limit
+	s.changed(t)
 	t.fill = append(t.fill, s)
 	if s.durable() && s.owed.Load() > 0 {
 		s.b.commit.moved(s, t.now+lazy, nil) // so that after a crash it is known what was sent
@@ -106,12 +112,27 @@ func (s *session) detach(t *turn, link consumer) (keep uint32) {
 // detachLocked makes the journal the only place of what is owed.
 func (s *session) detachLocked(t *turn) {
 	s.link = nil
+	s.changed(t)
 	s.loaded, s.behind = s.cursor(), true
 	s.window.slots.reset()
 	s.ram.reset()
 	s.replay.reset()
 	s.ramBytes, s.mixed = 0, false
 	s.b.commit.absent(s, t.now+s.b.commit.interval)
+}
+
+// changed tells the shares of which the session is a member, or was, that its
+// consumer came or went. The caller holds mu.
+func (s *session) changed(t *turn) {
+	s.visit++
+	for _, g := range s.shares {
+		t.look(g)
+	}
+	for i := range s.window.len() {
+		if l := s.window.slots.at(i).loan; l != nil {
+			t.look(l.from)
+		}
+	}
 }
 
 // finish ends the session for good.
@@ -132,7 +153,7 @@ func (s *session) finish(t *turn) {
 		s.b.commit.forget(t, s)
 		s.forgetReceived()
 		s.b.commit.moved(s, t.now+lazy, nil)
-		s.b.commit.put(store.Row{Table: sessionTable, Key: s.rowKey()}, t.now+lazy, nil)
+		s.b.commit.put(s.erased(), t.now+lazy, nil)
 	}
 	s.mu.Unlock()
 	for filter := range subs {
@@ -168,7 +189,9 @@ func (s *session) subscribe(sub mqtt.Subscription) (had bool, err error) {
 	}
 	s.subs[sub.Filter] = sub
 	s.identified = s.identified || sub.ID != 0
-	s.b.trie.subscribe(s, sub)
+	if !isShared(sub.Filter) {
+		s.b.trie.subscribe(s, sub)
+	}
 	return had, nil
 }
 

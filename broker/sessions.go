@@ -111,12 +111,17 @@ func (b *Broker) newSession(key string, durable bool) *session {
 	s := &session{b: b, id: key, inbox: key[0] == 0}
 	b.sessions[key] = s
 	if durable {
-		b.nextQueue++
-		s.queue = b.nextQueue
-		b.queues[s.queue] = s
-		s.begin(b.commit.lastSeq())
+		b.giveQueue(s)
 	}
 	return s
+}
+
+// giveQueue makes s durable. The caller holds mu.
+func (b *Broker) giveQueue(s *session) {
+	b.nextQueue++
+	s.queue = b.nextQueue
+	b.queues[s.queue] = s
+	s.begin(b.commit.lastSeq())
 }
 
 // begin makes the queue of a durable session begin behind from.
@@ -194,10 +199,14 @@ func (b *Broker) forget(t *turn, s *session) {
 		delete(b.queues, s.queue)
 	}
 	s.finish(t)
+	b.leaveShares(t, s)
 }
 
 // restore takes over what the store holds.
 func (b *Broker) restore() error {
+	if err := b.restoreShares(); err != nil {
+		return err
+	}
 	err := b.commit.store.Rows(sessionTable, func(key, value []byte) error {
 		if err := b.restoreSession(string(key), value); err != nil {
 			b.log.Error("skipped a session in the store", "session", string(key), "error", err)
@@ -217,6 +226,7 @@ func (b *Broker) restore() error {
 			b.commit.due, b.commit.rowsDue = lazy, lazy
 		}
 	}
+	b.restoreMembers()
 	if err := b.commit.store.Marks(func(key, _ []byte) error { return b.restoreReceipt(key) }); err != nil {
 		return err
 	}
@@ -250,12 +260,22 @@ func (b *Broker) restoreSession(key string, row []byte) error {
 	}
 	b.nextQueue = max(b.nextQueue, s.queue)
 	for _, sub := range subs {
-		b.trie.subscribe(s, sub)
+		if !isShared(sub.Filter) {
+			b.trie.subscribe(s, sub)
+		}
 	}
 	return nil
 }
 
 func (s *session) rowKey() []byte { return []byte(s.id) }
+
+// erased returns the row that removes what the store keeps.
+func (s *session) erased() store.Row {
+	if s.share != nil {
+		return store.Row{Table: shareTable, Key: s.share.rowKey()}
+	}
+	return store.Row{Table: sessionTable, Key: s.rowKey()}
+}
 
 // row returns what sessionTable keeps. The caller holds mu.
 func (s *session) row() store.Row {

@@ -37,14 +37,17 @@ type Status struct {
 	StoreError string `json:"store_error,omitempty"` // why nothing can be written; empty: it can
 }
 
-// SessionStatus is a snapshot of one durable or connected session.
+// SessionStatus is a snapshot of one durable or connected session, or of the
+// queue of a shared subscription.
 type SessionStatus struct {
-	ID            string `json:"id"`
+	ID            string `json:"id"`    // of a shared subscription: its filter
 	Inbox         bool   `json:"inbox"` // a bridge's, inside the gateway
 	Connected     bool   `json:"connected"`
 	Durable       bool   `json:"durable"`
 	Subscriptions int    `json:"subscriptions"`
-	Queued        int64  `json:"queued"` // messages that are not acknowledged
+	Shared        int    `json:"shared,omitempty"`  // those of them that are shared
+	Members       int    `json:"members,omitempty"` // sessions that share it; 0: it is no shared subscription
+	Queued        int64  `json:"queued"`            // messages that are not acknowledged
 	OnDisk        uint64 `json:"on_disk"`
 	Dropped       uint64 `json:"dropped"`
 }
@@ -52,7 +55,7 @@ type SessionStatus struct {
 // Status returns a snapshot of the broker.
 func (b *Broker) Status() Status {
 	b.mu.Lock()
-	st := Status{Connections: len(b.conns), Sessions: len(b.sessions)}
+	st := Status{Connections: len(b.conns), Sessions: len(b.sessions) + len(b.shares)}
 	b.mu.Unlock()
 	st.Retained = b.retained.count()
 	st.PacketsReceived = b.stats.packets.Load()
@@ -71,12 +74,16 @@ func (b *Broker) Status() Status {
 	return st
 }
 
-// Sessions returns a snapshot of all sessions, in the order of their names.
+// Sessions returns a snapshot of all sessions and shared subscriptions, in the
+// order of their names.
 func (b *Broker) Sessions() []SessionStatus {
 	b.mu.Lock()
-	sessions := make([]*session, 0, len(b.sessions))
+	sessions := make([]*session, 0, len(b.sessions)+len(b.shares))
 	for _, s := range b.sessions {
 		sessions = append(sessions, s)
+	}
+	for _, g := range b.shares {
+		sessions = append(sessions, g.s)
 	}
 	b.mu.Unlock()
 	list := make([]SessionStatus, 0, len(sessions))
@@ -102,7 +109,10 @@ func (s *session) status() SessionStatus {
 	defer s.mu.Unlock()
 	st := SessionStatus{
 		ID: strings.TrimPrefix(s.id, "\x00"), Inbox: s.inbox, Connected: s.link != nil, Durable: s.durable(),
-		Subscriptions: len(s.subs), Dropped: s.dropped.Load(),
+		Subscriptions: len(s.subs), Shared: len(s.shares), Dropped: s.dropped.Load(),
+	}
+	if s.share != nil {
+		st.Members = len(s.share.members)
 	}
 	if st.Queued = s.owed.Load(); !st.Durable {
 		st.Queued = int64(s.window.len() + s.ram.len())

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"errors"
-	"strings"
 
 	"tidegate/broker/auth"
 	"tidegate/mqtt"
@@ -19,10 +18,10 @@ func (c *conn) subscribe(t *turn, f packet.Frame) error {
 	k := packet.Suback{Version: c.version, ID: p.ID}
 	wanted := make([]mqtt.Subscription, 0, len(p.Subscriptions)) // those whose retained messages are
 	for _, sub := range p.Subscriptions {
-		had, err := c.subscribeTo(sub)
+		had, err := c.subscribeTo(t, sub)
 		k.Codes = append(k.Codes, granted(sub, err))
 		k.Reasons = append(k.Reasons, granted5(sub, err))
-		if err == nil && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) {
+		if err == nil && !isShared(sub.Filter) && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) {
 			wanted = append(wanted, sub)
 		}
 	}
@@ -37,13 +36,13 @@ func (c *conn) subscribe(t *turn, f packet.Frame) error {
 	})
 }
 
-var errShared = errors.New("shared subscriptions are not supported")
-
 // subscribeTo adds one subscription, and says in the log why not.
-func (c *conn) subscribeTo(sub mqtt.Subscription) (had bool, err error) {
-	if strings.HasPrefix(sub.Filter, "$share/") {
-		err = errShared
-	} else if err = c.maySubscribe(sub.Filter); err == nil {
+func (c *conn) subscribeTo(t *turn, sub mqtt.Subscription) (had bool, err error) {
+	switch err = c.maySubscribe(sub.Filter); {
+	case err != nil:
+	case isShared(sub.Filter):
+		had, err = c.b.joinShare(t, c.s, sub)
+	default:
 		had, err = c.s.subscribe(sub)
 	}
 	if err != nil {
@@ -67,11 +66,9 @@ func granted5(sub mqtt.Subscription, err error) packet.Reason {
 		return packet.Reason(sub.QoS)
 	case errors.Is(err, auth.ErrNotAuthorized):
 		return packet.ReasonNotAuthorized
-	case errors.Is(err, errShared):
-		return packet.ReasonSharedNotSupported
-	case errors.Is(err, errSubscriptions):
+	case errors.Is(err, errSubscriptions), errors.Is(err, errShares):
 		return packet.ReasonQuotaExceeded
-	case errors.Is(err, errTooDeep):
+	case errors.Is(err, errTooDeep), errors.Is(err, errShareName):
 		return packet.ReasonTopicFilterInvalid
 	}
 	return packet.ReasonUnspecifiedError
@@ -86,7 +83,7 @@ func (c *conn) unsubscribe(t *turn, f packet.Frame) error {
 	k := packet.Unsuback{ID: p.ID}
 	for _, filter := range p.Filters {
 		reason := packet.ReasonSuccess
-		if !c.s.unsubscribe(filter) {
+		if !c.unsubscribeFrom(t, filter) {
 			reason = packet.ReasonNoSubscriptionExisted
 		} else {
 			c.event(Unsubscribed, filter, nil)
@@ -102,6 +99,13 @@ func (c *conn) unsubscribe(t *turn, f packet.Frame) error {
 			c.reply(t, packet.TypeUnsuback, p.ID)
 		}
 	})
+}
+
+func (c *conn) unsubscribeFrom(t *turn, filter string) (had bool) {
+	if isShared(filter) {
+		return c.b.leaveShare(t, c.s, filter)
+	}
+	return c.s.unsubscribe(filter)
 }
 
 // answerSaved calls answer once the subscriptions are as safe as the session is.

@@ -77,7 +77,7 @@ func (y *sys) publish(t *turn, dt time.Duration) {
 }
 
 func (y *sys) clients(put func(string, any)) {
-	connected, total, subscriptions := y.b.population()
+	connected, total, subscriptions, shared := y.b.population()
 	y.most = max(y.most, connected)
 	put("clients/connected", connected)
 	put("clients/active", connected)
@@ -86,22 +86,25 @@ func (y *sys) clients(put func(string, any)) {
 	put("clients/total", total)
 	put("clients/maximum", y.most)
 	put("subscriptions/count", subscriptions)
+	put("shared_subscriptions/count", shared)
 	put("retained messages/count", y.b.retained.count()+y.b.sysRetained.count())
 }
 
-// population counts the sessions of network clients and their subscriptions.
-func (b *Broker) population() (connected, total, subscriptions int) {
+// population counts the sessions of network clients and their subscriptions, the
+// shared ones apart.
+func (b *Broker) population() (connected, total, subscriptions, shared int) {
 	for _, s := range b.Sessions() {
-		if s.Inbox {
+		if s.Inbox || s.Members > 0 {
 			continue
 		}
 		total++
-		subscriptions += s.Subscriptions
+		subscriptions += s.Subscriptions - s.Shared
+		shared += s.Shared
 		if s.Connected {
 			connected++
 		}
 	}
-	return connected, total, subscriptions
+	return connected, total, subscriptions, shared
 }
 
 func (y *sys) messages(put func(string, any)) {

@@ -13,6 +13,8 @@ type turn struct {
 	fill  []*session
 	flush []consumer
 
+	errands []errand // of shared subscriptions
+
 	scratch []byte // for a body that nobody keeps
 }
 
@@ -48,6 +50,8 @@ func (t *turn) end() {
 	for {
 		t.tell()
 		switch {
+		case len(t.errands) > 0:
+			pop(&t.errands).run(t)
 		case len(t.pump) > 0:
 			s := pop(&t.pump)
 			s.mu.Lock()

@@ -83,6 +83,16 @@ func (w *window) rec(id uint16) *slot {
 	return s
 }
 
+// owed returns how many of them are owed durably.
+func (w *window) owed() (n int) {
+	for i := range w.slots.len() {
+		if w.slots.at(i).seq > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // oldest returns the lowest place in the journal of what is under way.
 func (w *window) oldest() (seq uint64, ok bool) {
 	for i := range w.slots.len() {

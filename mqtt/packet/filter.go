@@ -15,30 +15,13 @@ func (r *fields) filter() string {
 	if err := mqtt.ValidFilter(s); err != nil {
 		r.violation(filterStatement(s), "%s with an %s", r.packet, err)
 	}
-	if r.version == V5 {
-		r.checkShare(s)
-	}
 	return s
 }
 
-// sharePrefix begins the filter of a shared subscription, which MQTT 5 has.
+// sharePrefix begins the filter of a shared subscription (MQTT 5.0, section
+// 4.8.2). Whether the rest has the right form is for the server to say, which can
+// refuse one filter of several.
 const sharePrefix = "$share/"
-
-// checkShare checks the form of a shared subscription: $share, its name, and a
-// filter (MQTT 5.0, section 4.8.2).
-func (r *fields) checkShare(s string) {
-	rest, shared := strings.CutPrefix(s, sharePrefix)
-	if !shared {
-		return
-	}
-	name, filter, _ := strings.Cut(rest, "/")
-	switch {
-	case name == "":
-		r.fail(malformed("MQTT-4.8.2-1", "%s with the shared subscription %q, whose share has no name", r.packet, s))
-	case strings.ContainsAny(name, "+#") || filter == "":
-		r.fail(malformed("MQTT-4.8.2-2", "%s with the shared subscription %q, it must be $share/NAME/FILTER without a wildcard in the name", r.packet, s))
-	}
-}
 
 // filterStatement is the statement that the unlawful filter s breaks.
 func filterStatement(s string) string {
