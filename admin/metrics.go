@@ -25,7 +25,7 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_problems", "Problems that the page lists.", func(s *Status) float64 { return float64(len(s.Problems)) }},
 
 	{"tidegate_broker_connections", "Clients connected.", func(s *Status) float64 { return float64(s.Broker.Connections) }},
-	{"tidegate_broker_sessions", "Sessions, those of absent clients and of bridges included.", func(s *Status) float64 { return float64(s.Broker.Sessions) }},
+	{"tidegate_broker_sessions", "Sessions, those of absent clients and of bridges and shared subscriptions included.", func(s *Status) float64 { return float64(s.Broker.Sessions) }},
 	{"tidegate_broker_retained_messages", "Retained messages kept.", func(s *Status) float64 { return float64(s.Broker.Retained) }},
 	{"tidegate_broker_queued_messages", "Messages that sessions are owed and have not acknowledged, counted for each session.", queued},
 	{"tidegate_broker_packets_received_total", "MQTT packets from clients.", func(s *Status) float64 { return float64(s.Broker.PacketsReceived) }},

@@ -80,6 +80,30 @@ func BenchmarkRouteQoS01to100(b *testing.B) { benchBody(b, 0, 100) }
 func BenchmarkRouteQoS11to1(b *testing.B)   { benchBody(b, 1, 1) }
 func BenchmarkRouteQoS11to100(b *testing.B) { benchBody(b, 1, 100) }
 
+func BenchmarkShared(b *testing.B) {
+	for _, n := range []int{1, 10, 1000} {
+		b.Run(fmt.Sprintf("QoS 1, %d members", n), func(b *testing.B) {
+			d := benchBroker(b)
+			t := turn{b: d}
+			for i := range n {
+				s := d.newSession(fmt.Sprint(i), false)
+				if _, err := d.joinShare(&t, s, mqtt.Subscription{Filter: "$share/g/a/+", QoS: 1}); err != nil {
+					b.Fatal(err)
+				}
+				s.attach(&t, &sink{s: s}, 32)
+			}
+			t.end()
+			payload := make([]byte, 100)
+			b.ReportAllocs()
+			for b.Loop() {
+				t.begin()
+				_ = d.route(&t, &publication{topic: []byte("a/b"), payload: payload, qos: 1})
+				t.end()
+			}
+		})
+	}
+}
+
 func BenchmarkTrieMatch(b *testing.B) {
 	for _, n := range []int{1000, 10000} {
 		b.Run(fmt.Sprintf("%d filters, not cached", n), func(b *testing.B) {

@@ -1,13 +1,14 @@
 // Package broker is a small MQTT broker (5.0, 3.1.1, 3.1) whose acknowledgements
 // can be relied on.
 //
-// There are six nouns. A [Broker] routes messages. A session is what is kept for
+// There are seven nouns. A [Broker] routes messages. A session is what is kept for
 // one client or inbox; it outlives its connection unless the client asked for a
 // clean one. A consumer reads a session: a network connection, or an inbox
-// inside the process. An outbox is what a session is owed, a window in memory
-// over the journal on disk. A record is the promise that goes with a message for
-// durable sessions: kept once the message is on disk or acknowledged by all. The
-// committer writes whatever is dirty in groups.
+// inside the process. A share is the queue of a shared subscription, a session
+// without a consumer of its own: its members draw from it. An outbox is what a
+// session is owed, a window in memory over the journal on disk. A record is the
+// promise that goes with a message for durable sessions: kept once the message is
+// on disk or acknowledged by all. The committer writes whatever is dirty in groups.
 //
 // The files in the order a message meets them:
 //
@@ -21,14 +22,15 @@
 //	router.go     who gets it (trie.go), retained messages (retained.go)
 //	record.go     the promise; committer.go and commit.go keep it
 //	outbox.go     what a session is owed, the journal's part in position.go
+//	shared.go     shared subscriptions; lend.go passes their messages to members
 //	window.go     what was sent and not yet acknowledged
 //	output.go     bytes to the socket; inbox.go for consumers in the process
 //
 // # Locks
 //
-// In the order in which they are taken: Broker.mu, committer.order, session.mu,
-// retained.mu, then the leaves committer.mu, trie.mu, alarms.mu, output.mu and
-// inbox.mu. No lock is held while a packet is written, a commit runs, or a channel
+// In the order in which they are taken: Broker.mu, committer.order, session.mu
+// of a share, session.mu of its members and of others, retained.mu, then the leaves
+// committer.mu, trie.mu, alarms.mu, output.mu and inbox.mu. No lock is held while a packet is written, a commit runs, or a channel
 // is waited for.
 //
 // # Goroutines

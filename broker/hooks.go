@@ -86,7 +86,7 @@ const (
 	Subscribed
 	Unsubscribed
 	Denied  // a message or a subscription that the client has no right to, or that a hook refused
-	Dropped // messages that a bound has cost the client
+	Dropped // messages that a bound has cost the client; or a shared subscription, whose filter is in place of the ID
 )
 
 // String returns the name of k in lower case.

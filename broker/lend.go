@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sort"
 
 	"tidegate/mqtt"
@@ -219,6 +220,9 @@ func (g *share) repaid(t *turn, l *loan) {
 	slots := &s.window.slots
 	i := sort.Search(slots.len(), func(i int) bool { return slots.at(i).seq >= l.seq })
 	if i < slots.len() && slots.at(i).loan == l {
+		if g.waits.Load() { // nobody had room, so l.to is the one to ask
+			g.next = max(0, slices.IndexFunc(g.members, func(m *member) bool { return m.s == l.to }))
+		}
 		s.delivered(t, slots.remove(i))
 	}
 	if s.limit == 0 {
