@@ -12,29 +12,25 @@ import (
 	"tidegate/mqtt/packet"
 )
 
-// admit decides whether the client may connect, and notes who it is. If it must
-// not, admit answers the CONNECT and returns why. The client identifier is set.
-func (c *conn) admit(t *turn, p *packet.Connect) error {
-	c.client.ID = p.ClientID
-	t.end() // it may take long
-	who, err := c.authenticate(p)
-	t.begin()
-	c.client.User = who.User
-	if err == nil && p.Will != nil {
-		err = c.mayWrite(p.Will.Topic)
+// admit lets the client in that has proved to be who, if err is nil and it may
+// leave its will. If not it answers the CONNECT and returns why.
+func (c *conn) admit(t *turn, a *arrival, who auth.Identity, err error) error {
+	if err == nil && len(who.User) > math.MaxUint16 {
+		err = fmt.Errorf("the user name has %d bytes, at most %d are possible", len(who.User), math.MaxUint16)
 	}
-	if err == nil {
-		return nil
+	c.client.User = who.User
+	if err == nil && a.Will != nil {
+		err = c.mayWrite(a.Will.Topic)
 	}
 	switch {
+	case err == nil:
+		return c.welcome(t, a)
 	case errors.Is(err, auth.ErrBadCredentials):
 		c.b.stats.badCredentials.Add(1)
-		return c.refuseFor(t, p, packet.RefusedCredentials, packet.ReasonBadUsernameOrPassword, err)
 	case errors.Is(err, auth.ErrNotAuthorized):
 		c.b.stats.notAuthorized.Add(1)
-		return c.refuseFor(t, p, packet.RefusedNotAuthorized, packet.ReasonNotAuthorized, err)
 	}
-	return c.refuseFor(t, p, packet.RefusedUnavailable, packet.ReasonServerUnavailable, err)
+	return c.refuse(t, a, err)
 }
 
 // authenticate finds out who the client is, in what is left of connect_timeout. A
@@ -49,16 +45,14 @@ func (c *conn) authenticate(p *packet.Connect) (who auth.Identity, err error) {
 	who, err = c.b.access.Load().authenticator.Authenticate(ctx, auth.Request{
 		ClientID: p.ClientID, User: p.Username, HasUser: p.HasUsername, Password: p.Password, Remote: c.client.Remote,
 	})
-	if err == nil && len(who.User) > math.MaxUint16 {
-		err = fmt.Errorf("the user name has %d bytes, at most %d are possible", len(who.User), math.MaxUint16)
-	}
 	if err != nil {
 		return auth.Identity{}, refusal{err}
 	}
 	return who, nil
 }
 
-// refusal bounds what a stranger can write into the log.
+// refusal is what a hook says to a stranger. It bounds what that writes into the
+// log, and its text is not for the stranger.
 type refusal struct{ error }
 
 func (r refusal) Error() string { return brief(r.error.Error()) }
@@ -88,7 +82,12 @@ func (c *conn) route(t *turn, p *publication) error {
 		c.turnDown(t, p, v.reason)
 		return nil
 	}
-	return c.b.route(t, p)
+	err = c.b.route(t, p)
+	if errors.Is(err, errRetained) {
+		c.turnDown(t, p, reasonFor(err, packet.ReasonQuotaExceeded))
+		return nil
+	}
+	return err
 }
 
 // turnDown answers a publication that goes nowhere. Only MQTT 5 has words for it;

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"tidegate/broker/auth"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
@@ -44,18 +45,21 @@ func newClient5(p *packet.Connect, limits *Limits) *client5 {
 }
 
 // connack appends what the client has to know of the broker (MQTT 5.0, section
-// 3.2.2.3). assigned is the client identifier if the broker has chosen it.
-func (b *Broker) connack(p *packet.Connect, assigned bool, expiry uint32) packet.Properties {
-	l := &b.cfg.Limits
+// 3.2.2.3).
+func (c *conn) connack(a *arrival, expiry uint32) packet.Properties {
+	l := &c.b.cfg.Limits
 	var props packet.Properties
 	props = props.AppendUint(packet.PropReceiveMaximum, uint32(l.ReceiveMaximum))
 	props = props.AppendUint(packet.PropMaximumPacketSize, uint32(l.MaxPacketSize))
 	props = props.AppendUint(packet.PropTopicAliasMaximum, uint32(l.MaxTopicAlias))
-	if assigned {
-		props = props.AppendText(packet.PropAssignedClientID, p.ClientID)
+	if a.assigned {
+		props = props.AppendText(packet.PropAssignedClientID, a.ClientID)
 	}
-	if expiry != p.Properties.UintOr(packet.PropSessionExpiry, 0) {
+	if expiry != a.Properties.UintOr(packet.PropSessionExpiry, 0) {
 		props = props.AppendUint(packet.PropSessionExpiry, expiry)
+	}
+	if c.exchange != nil {
+		props = append(props, c.exchange.properties(a.proof)...)
 	}
 	return props
 }
@@ -108,30 +112,58 @@ func (f *client5) extra(it *item, now int64) packet.Extra {
 }
 
 // takes reports whether a packet of so many bytes is not larger than the client
-// allows [MQTT-3.1.2-24].
-func (f *client5) takes(size int) bool { return f.maxPacket == 0 || size <= f.maxPacket }
+// allows [MQTT-3.1.2-24]. So does nil, which is a client that cannot say so.
+func (f *client5) takes(size int) bool { return f == nil || f.maxPacket == 0 || size <= f.maxPacket }
 
-// reasonFor says to a client of MQTT 5 why its connection ends. Success: nothing
-// is to be said.
-func reasonFor(why error) packet.Reason {
+// reasons says to a client of MQTT 5 what an error means.
+var reasons = []struct {
+	err    error
+	reason packet.Reason
+}{
+	{mqtt.ErrTooLarge, packet.ReasonPacketTooLarge},
+	{errTakenOver, packet.ReasonSessionTakenOver},
+	{errShutdown, packet.ReasonServerShuttingDown},
+	{errKeepAlive, packet.ReasonKeepAliveTimeout},
+	{errTooManyQoS2, packet.ReasonReceiveMaximumExceeded},
+	{errStore, packet.ReasonUnspecifiedError},
+	{errTooMany, packet.ReasonQuotaExceeded},
+	{errMethod, packet.ReasonBadAuthenticationMethod},
+	{auth.ErrNotAuthorized, packet.ReasonNotAuthorized},
+	{auth.ErrBadCredentials, packet.ReasonBadUsernameOrPassword},
+	{errShareName, packet.ReasonTopicFilterInvalid},
+	{errShares, packet.ReasonQuotaExceeded},
+	{errSubscriptions, packet.ReasonQuotaExceeded},
+	{errTooDeep, packet.ReasonTopicFilterInvalid},
+	{errRetained, packet.ReasonQuotaExceeded},
+}
+
+// reasonFor says to a client of MQTT 5 why something fails, with otherwise if there
+// is no word for it.
+func reasonFor(why error, otherwise packet.Reason) packet.Reason {
 	var e *packet.Error
-	switch {
-	case errors.As(why, &e):
+	if errors.As(why, &e) {
 		return e.Reason
-	case errors.Is(why, mqtt.ErrTooLarge):
-		return packet.ReasonPacketTooLarge
-	case errors.Is(why, errTakenOver):
-		return packet.ReasonSessionTakenOver
-	case errors.Is(why, errShutdown):
-		return packet.ReasonServerShuttingDown
-	case errors.Is(why, errKeepAlive):
-		return packet.ReasonKeepAliveTimeout
-	case errors.Is(why, errTooManyQoS2):
-		return packet.ReasonReceiveMaximumExceeded
-	case errors.Is(why, errStore):
-		return packet.ReasonUnspecifiedError
 	}
-	return packet.ReasonSuccess
+	for _, r := range reasons {
+		if errors.Is(why, r.err) {
+			return r.reason
+		}
+	}
+	return otherwise
+}
+
+// maxReasonText is the longest reason string that is sent, in bytes.
+const maxReasonText = 200
+
+// explanation appends the reason string for why. What a hook of the program has to
+// say is not for strangers.
+func explanation(p packet.Properties, reason packet.Reason, why error) packet.Properties {
+	text := why.Error()
+	if errors.As(why, new(refusal)) {
+		text = reason.String()
+	}
+	text = strings.ToValidUTF8(text[:min(len(text), maxReasonText)], "") // it may be cut inside a character
+	return p.AppendText(packet.PropReasonString, strings.ReplaceAll(text, "\x00", ""))
 }
 
 // goodbye sends a client of MQTT 5 the reason why its connection ends
@@ -139,15 +171,13 @@ func reasonFor(why error) packet.Reason {
 func (c *conn) goodbye(why error) {
 	defer c.out.close()
 	f := c.five.Load()
-	reason := reasonFor(why)
+	reason := reasonFor(why, packet.ReasonSuccess)
 	if f == nil || reason == packet.ReasonSuccess {
 		return
 	}
 	d := packet.Disconnect5{Reason: reason}
 	if f.reasons {
-		text := why.Error()
-		text = strings.ToValidUTF8(text[:min(len(text), 200)], "") // it may be cut inside a character
-		d.Properties = d.Properties.AppendText(packet.PropReasonString, text)
+		d.Properties = explanation(nil, reason, why)
 	}
 	raw := d.Append(nil)
 	if !f.takes(len(raw)) { // [MQTT-3.14.2-3]

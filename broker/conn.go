@@ -49,6 +49,9 @@ type conn struct {
 	door   string          // the listener's URL; "": the program has handed the connection in
 	told   map[string]bool // topics that the log has said are denied
 
+	exchange *exchange   // nil: the client has named no authentication method
+	joined   atomic.Bool // s is set: for drained, which may come before it
+
 	five    atomic.Pointer[client5] // nil: not a client of MQTT 5
 	ended   sync.Once
 	parting sync.Once     // the goodbye; not under ended, because that can fail
@@ -137,6 +140,9 @@ func (c *conn) serve() {
 func (c *conn) finish(why error) {
 	defer c.b.exit(c)
 	c.end(why)
+	if c.exchange != nil {
+		c.exchange.stop()
+	}
 	c.in.giveBack()
 	c.out.finish()
 	c.t.Close()
@@ -205,10 +211,7 @@ func beforeSilence(t packet.Type) bool {
 func (c *conn) handle(t *turn, f packet.Frame) error {
 	c.b.stats.packets.Add(1)
 	if c.s == nil {
-		if f.Type() != packet.TypeConnect { // [MQTT-3.1.0-1]
-			return fmt.Errorf("the first packet is a %s, not a CONNECT", f.Type())
-		}
-		return c.connect(t, f)
+		return c.introduce(t, f)
 	}
 	if err := c.holdBack(t, f); err != nil {
 		return err
@@ -226,8 +229,21 @@ func (c *conn) handle(t *turn, f packet.Frame) error {
 		return c.ping(t, f)
 	case packet.TypeDisconnect:
 		return c.disconnect(f)
+	case packet.TypeAuth:
+		return c.auth(t, f)
 	}
 	return &packet.Error{Reason: packet.ReasonProtocolError, Text: fmt.Sprintf("a client must not send a %s", f.Type()), ID: "MQTT-3.1.0-2"}
+}
+
+// introduce handles what comes before the session.
+func (c *conn) introduce(t *turn, f packet.Frame) error {
+	switch {
+	case c.exchange != nil:
+		return c.proceed(t, f)
+	case f.Type() != packet.TypeConnect: // [MQTT-3.1.0-1]
+		return fmt.Errorf("the first packet is a %s, not a CONNECT", f.Type())
+	}
+	return c.connect(t, f)
 }
 
 // ping answers a PINGREQ [MQTT-3.12.4-1].
@@ -286,6 +302,8 @@ func (c *conn) readError(err error) error {
 	switch {
 	case !errors.As(err, &timeout) || !timeout.Timeout():
 		return err
+	case c.s == nil && c.exchange != nil:
+		return errNoProof
 	case c.s == nil:
 		return errNoConnect
 	}
@@ -335,8 +353,7 @@ func (c *conn) extendDeadline() {
 // The methods of a consumer.
 
 func (c *conn) takes(size int) bool {
-	f := c.five.Load()
-	return f == nil || f.takes(size)
+	return c.five.Load().takes(size)
 }
 
 func (c *conn) deliver(it item, now int64, dup bool) (flush bool) {
@@ -364,7 +381,7 @@ func (c *conn) flush(t *turn) {
 
 // drained goes on sending after the socket had to be waited for.
 func (c *conn) drained() {
-	if c.s == nil {
+	if !c.joined.Load() {
 		return
 	}
 	t := turn{b: c.b, done: c.done}
@@ -385,19 +402,4 @@ func (c *conn) fulfil(t *turn, n uint64) { c.flushIf(t, c.out.fulfil(n)) }
 // reply sends an answer that waits for nothing.
 func (c *conn) reply(t *turn, typ packet.Type, id uint16) {
 	c.flushIf(t, c.out.ack(packet.Ack{Type: typ, ID: id}))
-}
-
-// refuse answers a CONNECT with a code and ends the connection.
-func (c *conn) refuse(t *turn, code packet.ConnackCode, why error) error {
-	return c.refuseWith(t, packet.Connack{Code: code}, why)
-}
-
-// refuse5 is refuse for a client of MQTT 5.
-func (c *conn) refuse5(t *turn, reason packet.Reason, why error) error {
-	return c.refuseWith(t, packet.Connack{Version: packet.V5, Reason: reason}, why)
-}
-
-func (c *conn) refuseWith(t *turn, k packet.Connack, why error) error {
-	c.flushIf(t, c.out.packet(k.Append(nil)))
-	return why
 }

@@ -6,73 +6,112 @@ import (
 	"fmt"
 	"time"
 
+	"tidegate/broker/auth"
 	"tidegate/mqtt/packet"
 )
 
 // maxClientID is the longest client identifier in bytes. The standard asks for 23.
 const maxClientID = 4096
 
+// arrival is a CONNECT that is not answered yet.
+type arrival struct {
+	packet.Connect
+	assigned bool     // the broker has chosen the client identifier
+	five     *client5 // nil: not MQTT 5, or not even a CONNECT
+	proof    []byte   // what the CONNACK says of an authentication in steps
+}
+
 // connect handles a CONNECT (MQTT 3.1.1, section 3.1).
 func (c *conn) connect(t *turn, f packet.Frame) error {
-	var p packet.Connect
-	if err := p.Decode(f); err != nil {
-		return c.refuseMalformed(t, &p, err)
+	var a arrival
+	if err := a.Decode(f); err != nil {
+		return c.refuse(t, &a, err)
 	}
-	assigned := p.ClientID == ""
-	if assigned { // [MQTT-3.1.3-6]
-		p.ClientID = "auto-" + rand.Text()
+	if a.Version == packet.V5 {
+		a.five = newClient5(&a.Connect, &c.b.cfg.Limits)
 	}
-	if len(p.ClientID) > maxClientID {
-		err := fmt.Errorf("the client id has %d bytes, at most %d are allowed", len(p.ClientID), maxClientID)
-		return c.refuseFor(t, &p, packet.RefusedClientID, packet.ReasonClientIDNotValid, err)
+	if a.assigned = a.ClientID == ""; a.assigned { // [MQTT-3.1.3-6]
+		a.ClientID = "auto-" + rand.Text()
 	}
-	if method := p.Properties.Text(packet.PropAuthMethod); method != "" {
-		return c.refuse5(t, packet.ReasonBadAuthenticationMethod, fmt.Errorf("authentication method %q is not known here", method))
+	if len(a.ClientID) > maxClientID {
+		return c.refuse(t, &a, &packet.Error{
+			Code: packet.RefusedClientID, Reason: packet.ReasonClientIDNotValid, ID: "MQTT-3.1.3-8",
+			Text: fmt.Sprintf("the client id has %d bytes, at most %d are allowed", len(a.ClientID), maxClientID),
+		})
 	}
-	if err := c.admit(t, &p); err != nil {
-		return err
+	c.client.ID = a.ClientID
+	if method, named := a.Properties.Bytes(packet.PropAuthMethod); named {
+		return c.beginExchange(t, &a, string(method))
 	}
-	expiry := c.b.expiry(&p)
-	s, present, err := c.b.open(t, c, p.ClientID, p.CleanSession, expiry)
+	t.end() // it may take long
+	who, err := c.authenticate(&a.Connect)
+	t.begin()
+	return c.admit(t, &a, who, err)
+}
+
+// welcome gives an admitted client its session.
+func (c *conn) welcome(t *turn, a *arrival) error {
+	expiry := c.b.expiry(&a.Connect)
+	k := packet.Connack{Version: a.Version}
+	if a.five != nil {
+		k.Properties = c.connack(a, expiry)
+	}
+	raw := k.Append(nil)
+	if !a.five.takes(len(raw)) {
+		return c.refuse(t, a, &packet.Error{
+			Reason: packet.ReasonPacketTooLarge, ID: "MQTT-3.1.2-24",
+			Text: fmt.Sprintf("the client takes packets of at most %d bytes, and CONNACK has %d", a.five.maxPacket, len(raw)),
+		})
+	}
+	s, present, err := c.b.open(t, c, a.ClientID, a.CleanSession, expiry)
 	if err != nil {
-		return c.refuseFor(t, &p, packet.RefusedUnavailable, packet.ReasonQuotaExceeded, err)
+		return c.refuse(t, a, err)
 	}
-	c.accept(&p, s)
-	k := packet.Connack{Version: p.Version, SessionPresent: present && p.Version != packet.V31}
-	if p.Version == packet.V5 {
-		k.Properties = c.b.connack(&p, assigned, expiry)
+	c.accept(&a.Connect, s)
+	k.SessionPresent = present && a.Version != packet.V31
+	c.flushIf(t, c.out.packet(k.Append(raw[:0])))
+	if a.five != nil { // not before: whoever ends the connection now must not send DISCONNECT first
+		c.five.Store(a.five)
 	}
-	c.flushIf(t, c.out.packet(k.Append(nil)))
-	if p.Version == packet.V5 { // not before: whoever ends the connection now must not send DISCONNECT first
-		c.five.Store(newClient5(&p, &c.b.cfg.Limits))
-	}
-	c.log().Info("client connected", "version", p.Version.String(), "clean", p.CleanSession, "session_present", present)
+	c.log().Info("client connected", "version", a.Version.String(), "clean", a.CleanSession, "session_present", present)
 	c.event(Connected, "", nil)
-	s.attach(t, c, c.window(&p))
+	s.attach(t, c, c.window(&a.Connect))
 	return nil
 }
 
-// refuseMalformed answers a CONNECT that breaks a rule, where the version of the
-// protocol has an answer.
-func (c *conn) refuseMalformed(t *turn, p *packet.Connect, err error) error {
-	var e *packet.Error
-	switch {
-	case !errors.As(err, &e):
-		return err
-	case p.Version == packet.V5:
-		return c.refuse5(t, e.Reason, err)
-	case e.Code != packet.Accepted:
-		return c.refuse(t, e.Code, err)
+// refuse answers a CONNECT as its version says it, if it has words for that, and
+// returns why.
+func (c *conn) refuse(t *turn, a *arrival, why error) error {
+	k := packet.Connack{Version: a.Version}
+	if a.Version == packet.V5 {
+		k.Reason = reasonFor(why, packet.ReasonServerUnavailable)
+		k.Properties = explanation(nil, k.Reason, why)
+	} else if k.Code = codeFor(why); k.Code == packet.Accepted {
+		return why
 	}
-	return err
+	raw := k.Append(nil)
+	if !a.five.takes(len(raw)) {
+		k.Properties = nil
+		raw = k.Append(raw[:0])
+	}
+	if a.five.takes(len(raw)) { // [MQTT-3.1.2-24]
+		c.flushIf(t, c.out.packet(raw))
+	}
+	return why
 }
 
-// refuseFor answers a CONNECT as its version says it.
-func (c *conn) refuseFor(t *turn, p *packet.Connect, code packet.ConnackCode, reason packet.Reason, err error) error {
-	if p.Version == packet.V5 {
-		return c.refuse5(t, reason, err)
+// codeFor answers a CONNECT of MQTT 3.1.1 or 3.1. Accepted: there is no answer.
+func codeFor(why error) packet.ConnackCode {
+	var e *packet.Error
+	switch {
+	case errors.As(why, &e):
+		return e.Code
+	case errors.Is(why, auth.ErrBadCredentials):
+		return packet.RefusedCredentials
+	case errors.Is(why, auth.ErrNotAuthorized):
+		return packet.RefusedNotAuthorized
 	}
-	return c.refuse(t, code, err)
+	return packet.RefusedUnavailable
 }
 
 // expiry returns for how many seconds the client's session outlives its
@@ -102,6 +141,7 @@ func (c *conn) window(p *packet.Connect) int {
 func (c *conn) accept(p *packet.Connect, s *session) {
 	c.b.stats.connections.Add(1)
 	c.s, c.version = s, p.Version
+	c.joined.Store(true)
 	c.will = p.Will
 	c.keepAlive = int64(p.KeepAlive) * int64(time.Second) * 3 / 2 // [MQTT-3.1.2-24]
 	c.setDeadline(c.keepAlive)

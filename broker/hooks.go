@@ -21,9 +21,15 @@ import (
 type Hooks struct {
 	Authenticator auth.Authenticator // says who a client is; nil: the password file does
 	Authorizer    auth.Authorizer    // says what it may do; nil: the ACL file does. It must not call the broker
-	Publish       PublishHook
-	Deliver       DeliverHook
-	Event         EventHook
+
+	// Methods are the authentication methods by name that clients of MQTT 5 may
+	// ask for, instead of the Authenticator. Any other name is refused. The map
+	// must not change any more.
+	Methods map[string]auth.Method
+
+	Publish PublishHook
+	Deliver DeliverHook
+	Event   EventHook
 }
 
 // Client is who a hook is called about.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -80,17 +81,25 @@ func (r *retained) count() int {
 	return len(r.list)
 }
 
+// errRetained is for a publisher that can be told about it.
+var errRetained = errors.New("no room for another retained message: it was neither kept nor delivered")
+
 // keepRetained keeps the message of p for later subscribers. Who waits for a QoS
-// 1 or 2 message is told once that is on disk.
-func (b *Broker) keepRetained(t *turn, p *publication, kept body) {
+// 1 or 2 message is told once that is on disk. Without room for it, a publisher
+// that can be told is refused the message; that of any other is only delivered.
+func (b *Broker) keepRetained(t *turn, p *publication, kept body) error {
 	ok, first := b.storeRetained(t, p, kept)
 	if !ok {
 		b.stats.retainedRefused.Add(1)
 	}
 	if first {
-		b.log.Warn("no room for another retained message; it was delivered and not kept", "topic", string(p.topic[:min(len(p.topic), 100)]),
+		b.log.Warn("no room for another retained message; it was not kept", "topic", string(p.topic[:min(len(p.topic), 100)]),
 			"max_retained", b.cfg.Limits.MaxRetained, "max_retained_size", b.cfg.Limits.MaxRetainedSize)
 	}
+	if !ok && p.tellable() {
+		return errRetained
+	}
+	return nil
 }
 
 // storeRetained does so. It reports whether there is room for the message, and

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -161,7 +162,7 @@ func TestReasonsAreLawful(t *testing.T) {
 		"over the client's maximum packet size [MQTT-3.14.2-3]": packet.Properties(nil).AppendUint(packet.PropMaximumPacketSize, 40),
 	} {
 		for lead := range 2 {
-			w := d.wire(five5("", props))
+			w := d.wire(five5("x", props)) // a name of the broker would make CONNACK too large
 			w.next()
 			p := packet.Publish{Version: packet.V5, Topic: []byte(strings.Repeat("x", lead) + strings.Repeat("ü", 300) + "#")}
 			w.send(p.Append(nil))
@@ -184,7 +185,7 @@ func TestMaximumPacketSizeIsExact(t *testing.T) { // [MQTT-3.1.2-24]
 		for _, topic := range []string{"t", "topic"} {
 			const most = 120
 			props := packet.Properties(nil).AppendUint(packet.PropMaximumPacketSize, most).AppendUint(packet.PropTopicAliasMaximum, 5)
-			w := d.wire(five5("", props))
+			w := d.wire(five5("x", props)) // a name of the broker would make CONNACK too large
 			w.next()
 			s := packet.Subscribe{Version: packet.V5, ID: 1, Subscriptions: []mqtt.Subscription{{Filter: topic, QoS: q}}}
 			w.send(s.Append(nil))
@@ -213,7 +214,11 @@ func TestExpiredRetainedMakeRoom(t *testing.T) {
 		for i := range 2 {
 			pub.with(mqtt.Message{Topic: fmt.Sprint(i), Payload: []byte("x"), QoS: 1, Retain: true}, packet.Properties(nil).AppendUint(packet.PropMessageExpiry, 5))
 		}
-		pub.retain("refused", "x", 1)
+		var refused *client.ReasonError
+		full := pub.Publish(t.Context(), mqtt.Message{Topic: "refused", Payload: []byte("x"), QoS: 1, Retain: true})
+		if !errors.As(full, &refused) || refused.Reason != packet.ReasonQuotaExceeded {
+			t.Errorf("there was no room, and the answer is %v", full)
+		}
 		time.Sleep(10 * time.Second)
 		pub.retain("kept", "x", 1)
 		d.restart()
@@ -251,7 +256,7 @@ func TestReceiveMaximumCannotBeTalkedDown(t *testing.T) { // [MQTT-3.3.4-7]
 		return p.Append(nil)
 	}
 	w.send(pub(1))
-	w.wantAck(packet.TypePubrec, 1)
+	w.wantReason(packet.TypePubrec, 1, packet.ReasonNoMatchingSubscribers)
 	w.ack(packet.TypePubrel, 99)
 	w.wantAck(packet.TypePubcomp, 99)
 	w.send(pub(2))

@@ -40,7 +40,12 @@ func (b *Broker) route(t *turn, p *publication) error {
 		t.scratch = kept.buf
 	}
 	if p.retain {
-		b.keepRetained(t, p, kept)
+		if err := b.keepRetained(t, p, kept); err != nil {
+			return err
+		}
+	}
+	if p.tellable() && p.unheard(m) {
+		p.waiter.c.out.explain(p.waiter.turn, packet.ReasonNoMatchingSubscribers)
 	}
 	rec := b.owe(t, p, m, kept, wanted)
 	b.send(t, p, m, kept, rec)
@@ -48,6 +53,25 @@ func (b *Broker) route(t *turn, p *publication) error {
 		p.waiter.tellNow(t)
 	}
 	return nil
+}
+
+// tellable reports whether the publisher is a client that can be told what has
+// become of the message: one of MQTT 5, at QoS 1 or 2.
+func (p *publication) tellable() bool {
+	return p.waiter.c != nil && p.waiter.c.version == packet.V5
+}
+
+// unheard reports whether nobody gets the message.
+func (p *publication) unheard(m *matches) bool {
+	deaf := func(list []target) bool {
+		for i := range list {
+			if !p.local(&list[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	return deaf(m.durable) && deaf(m.transient)
 }
 
 // holdBack waits while the messages on their way to the disk use up their memory.

@@ -184,7 +184,7 @@ func (b *Broker) leaveWill(t *turn, s *session, w *packet.Will) {
 	if !s.mayLeave(w) {
 		return
 	}
-	p := publication{topic: []byte(w.Topic), payload: w.Payload, props: w.Properties, qos: w.QoS, retain: w.Retain, will: true}
+	p := publication{topic: []byte(w.Topic), payload: w.Payload, props: w.Properties, qos: w.QoS, retain: w.Retain, from: s, will: true}
 	if err := b.route(t, &p); err != nil {
 		b.log.Error("cannot publish a will", "client", s.id, "topic", w.Topic, "error", err)
 	}

@@ -1,9 +1,6 @@
 package broker
 
 import (
-	"errors"
-
-	"tidegate/broker/auth"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
@@ -29,7 +26,7 @@ func (c *conn) subscribe(t *turn, f packet.Frame) error {
 		if err != nil {
 			return
 		}
-		c.flushIf(t, c.out.packet(k.Append(nil)))
+		c.answer(t, k.Append(nil))
 		for _, sub := range wanted {
 			c.b.sendRetained(t, c.s, sub)
 		}
@@ -61,17 +58,10 @@ func granted(sub mqtt.Subscription, err error) mqtt.QoS {
 }
 
 func granted5(sub mqtt.Subscription, err error) packet.Reason {
-	switch {
-	case err == nil:
+	if err == nil {
 		return packet.Reason(sub.QoS)
-	case errors.Is(err, auth.ErrNotAuthorized):
-		return packet.ReasonNotAuthorized
-	case errors.Is(err, errSubscriptions), errors.Is(err, errShares):
-		return packet.ReasonQuotaExceeded
-	case errors.Is(err, errTooDeep), errors.Is(err, errShareName):
-		return packet.ReasonTopicFilterInvalid
 	}
-	return packet.ReasonUnspecifiedError
+	return reasonFor(err, packet.ReasonUnspecifiedError)
 }
 
 // unsubscribe handles an UNSUBSCRIBE (section 3.10).
@@ -94,7 +84,7 @@ func (c *conn) unsubscribe(t *turn, f packet.Frame) error {
 		switch {
 		case err != nil:
 		case c.version == packet.V5:
-			c.flushIf(t, c.out.packet(k.Append(nil)))
+			c.answer(t, k.Append(nil))
 		default:
 			c.reply(t, packet.TypeUnsuback, p.ID)
 		}
@@ -106,6 +96,16 @@ func (c *conn) unsubscribeFrom(t *turn, filter string) (had bool) {
 		return c.b.leaveShare(t, c.s, filter)
 	}
 	return c.s.unsubscribe(filter)
+}
+
+// answer sends a SUBACK or UNSUBACK. One that is too large for the client is left
+// out, as if it had been sent (MQTT 5.0, section 3.1.2.11.4).
+func (c *conn) answer(t *turn, raw []byte) {
+	if c.takes(len(raw)) { // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+		c.flushIf(t, c.out.packet(raw))
+		return
+	}
+	c.log().Debug("left out an answer that is too large for the client", "bytes", len(raw))
 }
 
 // answerSaved calls answer once the subscriptions are as safe as the session is.
