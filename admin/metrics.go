@@ -38,6 +38,7 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_broker_publications_denied_total", "Messages of clients that have no right to send them.", func(s *Status) float64 { return float64(s.Broker.PublicationsDenied) }},
 	{"tidegate_broker_subscriptions_denied_total", "Subscriptions refused because the client has no right to anything in them.", func(s *Status) float64 { return float64(s.Broker.SubscriptionsDenied) }},
 	{"tidegate_broker_retained_refused_total", "Retained messages delivered but not kept because a bound was reached.", func(s *Status) float64 { return float64(s.Broker.RetainedRefused) }},
+	{"tidegate_broker_memory_limit_bytes", "Memory that clients may take together.", func(s *Status) float64 { return float64(s.Broker.MemoryLimit) }},
 
 	{"tidegate_store_writable", "1 if the last commit worked.", func(s *Status) float64 { return oneIf(s.Store.Writable) }},
 	{"tidegate_store_journal_bytes", "Disk space of the queues.", func(s *Status) float64 { return float64(s.Store.JournalBytes) }},
@@ -83,6 +84,21 @@ var rejectionMetrics = []metric[rejection]{
 	{"tidegate_adapter_rejected_total", "Frames and readings that were refused, by reason.", func(r *rejection) float64 { return float64(r.count) }},
 }
 
+// count is how much there is of something that has a fixed name.
+type count struct {
+	name  string
+	count uint64
+}
+
+var (
+	refusalMetrics = []metric[count]{
+		{"tidegate_broker_refused_total", "Connections, sessions, subscriptions and packets that the broker has refused, by reason.", func(c *count) float64 { return float64(c.count) }},
+	}
+	memoryMetrics = []metric[count]{
+		{"tidegate_broker_memory_bytes", "Memory that clients take, as the broker estimates it.", func(c *count) float64 { return float64(c.count) }},
+	}
+)
+
 // writeMetrics writes st in the text format of Prometheus, and what the process
 // uses. Labels carry only names from the configuration and fixed words.
 func writeMetrics(w io.Writer, st *Status) {
@@ -91,6 +107,8 @@ func writeMetrics(w io.Writer, st *Status) {
 		return label("version", st.Version) + "," + label("goversion", runtime.Version())
 	})
 	write(w, gatewayMetrics, []Status{*st}, func(*Status) string { return "" })
+	write(w, refusalMetrics, counts(st.Broker.Refused), func(c *count) string { return label("reason", c.name) })
+	write(w, memoryMetrics, counts(st.Broker.Memory), func(c *count) string { return label("for", c.name) })
 	write(w, bridgeMetrics, st.Bridges, func(b *Bridge) string { return label("bridge", b.Name) })
 	write(w, adapterMetrics, st.Adapters, func(a *Adapter) string { return label("adapter", a.Name) })
 	write(w, rejectionMetrics, rejections(st.Adapters), func(r *rejection) string {
@@ -153,6 +171,13 @@ func rejections(list []Adapter) (all []rejection) {
 		for _, reason := range slices.Sorted(maps.Keys(list[i].Rejected)) {
 			all = append(all, rejection{list[i].Name, reason, list[i].Rejected[reason]})
 		}
+	}
+	return all
+}
+
+func counts(byName map[string]uint64) (all []count) {
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		all = append(all, count{name, byName[name]})
 	}
 	return all
 }

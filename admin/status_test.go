@@ -52,6 +52,8 @@ func example() Status {
 			Connections: 2, Sessions: 3, Retained: 4, PacketsReceived: 5, MessagesReceived: 6, MessagesSent: 7,
 			MessagesDropped: 8, ConnectionsRefused: 9, RetainedRefused: 10,
 			BadCredentials: 11, NotAuthorized: 12, PublicationsDenied: 13, SubscriptionsDenied: 14, StoreError: "no space left on device",
+			Refused:     map[string]uint64{"connections": 15, "memory_holder": 16},
+			MemoryLimit: 32 << 20, MemoryUsed: 17, Memory: map[string]uint64{"output": 18, "queues": 19},
 		},
 		Sessions: []broker.SessionStatus{
 			{ID: "logger", Durable: true, Subscriptions: 1, Queued: 12345678, OnDisk: 12345678},

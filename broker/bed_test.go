@@ -43,6 +43,7 @@ func newBed(t *testing.T, change func(*bed)) *bed {
 	d.start()
 	t.Cleanup(func() {
 		d.stop()
+		d.audit()
 		if err := store.Verify(d.dir); err != nil && !d.broken {
 			t.Errorf("the store is damaged: %v", err)
 		}

@@ -24,7 +24,7 @@ type Options struct {
 
 	CommitInterval units.Duration // the longest wait for a group commit; 0: 10 ms
 	OnlineDelay    units.Duration // how long a connected consumer may take to acknowledge; 0: 1 s
-	MemoryLimit    units.Size     // of which a quarter may wait for the disk; 0: 64 MiB
+	MemoryLimit    units.Size     // of which a quarter may wait for the disk, and clients may take half; 0: 64 MiB
 
 	Hooks Hooks // what the embedding program wants to decide and to see
 
@@ -44,6 +44,7 @@ type Broker struct {
 	maxRAM      int   // bytes of one session's queue in memory
 
 	commit      *committer
+	memory      budget
 	trie        trie
 	retained    retained
 	sysRetained retained // what the broker says about itself
@@ -89,8 +90,10 @@ func New(cfg Config, o Options) (*Broker, error) {
 		conns:       make(map[*conn]struct{}),
 		stopped:     make(chan struct{}),
 	}
+	limit := int64(cmp.Or(o.MemoryLimit, 64*units.MiB))
+	b.memory = budget{limit: limit / 2, short: make(chan struct{}, 1)}
 	b.sysRetained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits}
-	b.retained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits}
+	b.retained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits, memory: &b.memory}
 	b.alarms = alarms{set: make(map[alarmKey]alarm), wake: make(chan struct{}, 1)}
 	b.turns.New = func() any { return &turn{b: b} }
 	b.commit = &committer{
@@ -98,7 +101,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		log:      o.Log,
 		now:      b.now,
 		interval: int64(cmp.Or(o.CommitInterval, units.Duration(10*time.Millisecond))),
-		maxBytes: int(cmp.Or(o.MemoryLimit, 64*units.MiB)) / 4,
+		maxBytes: int(limit / 4),
 		wake:     make(chan struct{}, 1),
 		due:      never,
 		rowsDue:  never,
@@ -130,6 +133,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 		y := sys{b: b, version: b.version, loads: make(map[string]*load)}
 		y.run(ctx, &turn{b: b, done: ctx.Done()})
 	})
+	accepting.Go(func() { b.relieve(ctx) })
 	accepting.Go(func() { b.alarms.run(ctx, &turn{b: b, done: ctx.Done()}) })
 	for _, l := range b.listeners {
 		accepting.Go(func() { b.accept(ctx, l) })
@@ -149,29 +153,46 @@ func (b *Broker) Serve(ctx context.Context) error {
 // has to run.
 func (b *Broker) ServeConn(nc net.Conn) {
 	c := newConn(b, nc)
-	if !b.enter(c) {
-		c.endNow(errTooMany)
-		return
+	if b.admit(c) {
+		<-c.left
 	}
-	c.start()
-	<-c.left
 }
 
-// enter counts the connection in, exit counts it out. enter returns false if there
-// are too many.
-func (b *Broker) enter(c *conn) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closing || len(b.conns) >= b.cfg.Limits.MaxConnections {
+// admit begins to serve a connection, if there is room.
+func (b *Broker) admit(c *conn) bool {
+	why, err := b.enter(c)
+	if err != nil {
+		b.stats.refused.Add(1)
+		b.stats.refusals.count(why)
+		c.endNow(err)
 		return false
 	}
-	b.conns[c] = struct{}{}
-	b.stats.sockets.Add(1)
-	b.wg.Add(1)
+	c.start()
 	return true
 }
 
+// enter counts the connection in, exit counts it out. enter says why the
+// connection cannot stay.
+func (b *Broker) enter(c *conn) (why cause, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closing:
+		return becauseConnections, errShutdown
+	case len(b.conns) >= b.cfg.Limits.MaxConnections:
+		return becauseConnections, errTooMany
+	case !b.memory.room(forConnections):
+		return becauseMemoryConnection, errNoMemory
+	}
+	b.memory.add(forConnections, c.cost())
+	b.conns[c] = struct{}{}
+	b.stats.sockets.Add(1)
+	b.wg.Add(1)
+	return 0, nil
+}
+
 func (b *Broker) exit(c *conn) {
+	b.memory.add(forConnections, -c.cost())
 	b.mu.Lock()
 	delete(b.conns, c)
 	b.mu.Unlock()

@@ -20,6 +20,9 @@ type client5 struct {
 	aliases   [][]byte          // topics that the client has given an alias, nil before the first; of the reading goroutine
 	mayGive   int               // the highest alias that the client may give
 	bytes     int               // of aliases
+	memory    *budget
+	theirs    charge // for aliases
+	ours      charge // for known; guarded by session.mu
 }
 
 // aliasSize is what a topic alias takes in a PUBLISH. maxAliasBytes bounds each of
@@ -35,8 +38,10 @@ const (
 // than the client allows.
 func worthAlias(topic []byte) bool { return len(topic) > aliasSize && len(topic) <= maxAliasBytes }
 
-func newClient5(p *packet.Connect, limits *Limits) *client5 {
+func newClient5(p *packet.Connect, b *Broker) *client5 {
+	limits := &b.cfg.Limits
 	return &client5{
+		memory:    &b.memory,
 		maxPacket: int(min(p.Properties.UintOr(packet.PropMaximumPacketSize, 0), packet.MaxSize)),
 		reasons:   p.Properties.UintOr(packet.PropRequestProblemInfo, 1) == 1,
 		maxAlias:  min(int(p.Properties.UintOr(packet.PropTopicAliasMaximum, 0)), limits.MaxTopicAlias),
@@ -87,9 +92,10 @@ func (f *client5) remember(alias uint32, topic []byte) error {
 		f.aliases = make([][]byte, f.mayGive+1)
 	}
 	f.bytes += len(topic) - len(f.aliases[alias])
-	if f.bytes > maxAliasesBytes {
+	if f.bytes > maxAliasesBytes || f.bytes > small && !f.memory.room(forConnections) {
 		return &packet.Error{Reason: packet.ReasonQuotaExceeded, ID: "MQTT-4.13.1-1", Text: "the topics with an alias take too much memory"}
 	}
+	f.theirs.set(f.memory, forConnections, f.bytes)
 	f.aliases[alias] = append(f.aliases[alias][:0], topic...)
 	return nil
 }
@@ -101,14 +107,22 @@ func (f *client5) extra(it *item, now int64) packet.Extra {
 	topic := it.body.topic()
 	if alias, known := f.known[string(topic)]; known {
 		x.Alias, x.OmitTopic = alias, true
-	} else if len(f.known) < f.maxAlias && worthAlias(topic) && f.takes(it.wireSize(aliasSize)) {
+	} else if len(f.known) < f.maxAlias && worthAlias(topic) && f.takes(it.wireSize(aliasSize)) && f.memory.room(forConnections) {
 		if f.known == nil {
 			f.known = make(map[string]uint16)
 		}
 		x.Alias = uint16(len(f.known) + 1)
 		f.known[string(topic)] = x.Alias
+		f.ours.set(f.memory, forConnections, len(f.known)*maxAliasBytes)
 	}
 	return x
+}
+
+// forget gives back the memory of the aliases, once the session has another
+// consumer or none.
+func (f *client5) forget() {
+	f.theirs.set(f.memory, forConnections, 0)
+	f.ours.set(f.memory, forConnections, 0)
 }
 
 // takes reports whether a packet of so many bytes is not larger than the client
@@ -127,6 +141,8 @@ var reasons = []struct {
 	{errTooManyQoS2, packet.ReasonReceiveMaximumExceeded},
 	{errStore, packet.ReasonUnspecifiedError},
 	{errTooMany, packet.ReasonQuotaExceeded},
+	{errMemory, packet.ReasonQuotaExceeded},
+	{errNoMemory, packet.ReasonQuotaExceeded},
 	{errMethod, packet.ReasonBadAuthenticationMethod},
 	{auth.ErrNotAuthorized, packet.ReasonNotAuthorized},
 	{auth.ErrBadCredentials, packet.ReasonBadUsernameOrPassword},

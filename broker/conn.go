@@ -34,12 +34,14 @@ type conn struct {
 	t    transport
 	out  output
 	in   input
+	kept charge // for what in holds while the rest of a packet is waited for
 	turn turn
 
 	// Of the reading goroutine, once the CONNECT is accepted.
 	s         *session
 	version   packet.Version
 	will      *packet.Will
+	willCost  int   // of the will that came with the CONNECT, in memory
 	keepAlive int64 // nanoseconds of silence allowed; 0: any
 	deadline  int64 // broker time when the read deadline runs out
 	heard     int64 // broker time when something was read last
@@ -66,7 +68,7 @@ func newConn(b *Broker, nc net.Conn) *conn {
 	c := &conn{b: b, t: newTransport(nc), done: make(chan struct{}), left: make(chan struct{})}
 	c.client.Remote = nc.RemoteAddr().String()
 	c.turn = turn{b: b, done: c.done}
-	c.out = output{t: c.t, drained: c.drained, failed: c.endNow, sent: &b.stats}
+	c.out = output{t: c.t, drained: c.drained, failed: c.endNow, sent: &b.stats, memory: &b.memory}
 	return c
 }
 
@@ -144,6 +146,7 @@ func (c *conn) finish(why error) {
 		c.exchange.stop()
 	}
 	c.in.giveBack()
+	c.kept.set(&c.b.memory, forPackets, 0)
 	c.out.finish()
 	c.t.Close()
 	c.turn.begin()
@@ -184,17 +187,43 @@ func (c *conn) handleAll(t *turn) error {
 		}
 		if n == 0 {
 			c.in.need(max(need, 1))
-			return nil
+			return c.keep()
 		}
 		if err := c.handle(t, f); err != nil {
 			return err
 		}
 		c.in.parsed(n)
 		if c.in.buf == nil {
+			c.kept.set(&c.b.memory, forPackets, 0)
 			c.silent = beforeSilence(f.Type())
 			return nil
 		}
 	}
+}
+
+// keep charges the client for the part of a packet that waits for the rest.
+func (c *conn) keep() error {
+	have := len(c.in.bytes())
+	if have < smallBuffer { // and is moved into one before the next wait
+		c.kept.set(&c.b.memory, forPackets, 0)
+		return nil
+	}
+	if !c.b.memory.room(forPackets) {
+		c.in.move(have + 1)
+		if len(c.in.buf) > grain && c.b.memory.exhausted() {
+			return errMemory
+		}
+	}
+	c.kept.set(&c.b.memory, forPackets, len(c.in.buf))
+	return nil
+}
+
+// cost returns what the connection takes while it is idle, in bytes.
+func (c *conn) cost() int {
+	if _, ok := c.t.(stream); ok {
+		return streamCost
+	}
+	return connectionCost
 }
 
 // beforeSilence reports whether a client that sends nothing behind such a packet
@@ -272,11 +301,21 @@ func (c *conn) disconnect(f packet.Frame) error {
 func (c *conn) leave(t *turn) {
 	if c.s == nil {
 		c.b.stats.refused.Add(1)
+		if why, refused := causeOfEnd(c.endedBy); refused {
+			c.b.stats.refusals.count(why)
+		}
 		c.log().Warn("refused a connection", "reason", c.endedBy)
 		c.event(Refused, "", c.endedBy)
 		return
 	}
+	if why, refused := causeOfEnd(c.endedBy); refused {
+		c.b.stats.refusals.count(why)
+	}
 	c.b.detach(t, c.s, c, c.lastWill(t))
+	c.b.memory.add(forSessions, -c.willCost)
+	if f := c.five.Load(); f != nil {
+		f.forget()
+	}
 	c.event(Disconnected, "", c.endedBy)
 	level := slog.LevelInfo
 	if !closedByPeer(c.endedBy) && !errors.Is(c.endedBy, errDisconnected) && !errors.Is(c.endedBy, errShutdown) {

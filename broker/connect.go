@@ -28,7 +28,7 @@ func (c *conn) connect(t *turn, f packet.Frame) error {
 		return c.refuse(t, &a, err)
 	}
 	if a.Version == packet.V5 {
-		a.five = newClient5(&a.Connect, &c.b.cfg.Limits)
+		a.five = newClient5(&a.Connect, c.b)
 	}
 	if a.assigned = a.ClientID == ""; a.assigned { // [MQTT-3.1.3-6]
 		a.ClientID = "auto-" + rand.Text()
@@ -51,6 +51,9 @@ func (c *conn) connect(t *turn, f packet.Frame) error {
 
 // welcome gives an admitted client its session.
 func (c *conn) welcome(t *turn, a *arrival) error {
+	if a.Will != nil && !c.b.memory.room(forSessions) {
+		return c.refuse(t, a, errNoMemory)
+	}
 	expiry := c.b.expiry(&a.Connect)
 	k := packet.Connack{Version: a.Version}
 	if a.five != nil {
@@ -142,7 +145,8 @@ func (c *conn) accept(p *packet.Connect, s *session) {
 	c.b.stats.connections.Add(1)
 	c.s, c.version = s, p.Version
 	c.joined.Store(true)
-	c.will = p.Will
+	c.will, c.willCost = p.Will, costOfWill(p.Will)
+	c.b.memory.add(forSessions, c.willCost)
 	c.keepAlive = int64(p.KeepAlive) * int64(time.Second) * 3 / 2 // [MQTT-3.1.2-24]
 	c.setDeadline(c.keepAlive)
 }

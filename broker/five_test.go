@@ -396,7 +396,7 @@ func TestGoodbyes(t *testing.T) {
 }
 
 func TestAliasesAreBounded(t *testing.T) {
-	f := newClient5(&packet.Connect{}, &Limits{MaxTopicAlias: 32})
+	f := newClient5(&packet.Connect{}, &Broker{cfg: Config{Limits: Limits{MaxTopicAlias: 32}}, memory: budget{limit: 1 << 20}})
 	long := []byte(strings.Repeat("x", 60000))
 	p := packet.Publish{Topic: long, Properties: packet.Properties(nil).AppendUint(packet.PropTopicAlias, 1)}
 	for range 10 { // the same alias again and again takes no more

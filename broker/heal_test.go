@@ -185,7 +185,7 @@ func TestConnectionThatWasOnceSlowCanBeWrittenMuchLater(t *testing.T) {
 	defer ours.Close()
 	drained := make(chan struct{}, 10)
 	var failed, deadline atomic.Value
-	o := output{t: watched{newSocket(ours), &deadline}, sent: new(counters), drained: func() { drained <- struct{}{} }, failed: func(err error) { failed.Store(err) }}
+	o := output{memory: &budget{limit: 1 << 20}, t: watched{newSocket(ours), &deadline}, sent: new(counters), drained: func() { drained <- struct{}{} }, failed: func(err error) { failed.Store(err) }}
 	const n = 20 << 20
 	o.packet(make([]byte, n))
 	o.flush()

@@ -188,7 +188,9 @@ func (b *Broker) accept(ctx context.Context, l *listener) {
 			}
 			continue
 		}
-		b.admit(l, nc)
+		c := newConn(b, l.wrap(nc))
+		c.door = l.url
+		b.admit(c)
 	}
 }
 
@@ -200,16 +202,4 @@ func (b *Broker) tellAccepting(l *listener, err error) {
 		return
 	}
 	b.log.Info("accepts connections again", "listener", l.url)
-}
-
-// admit serves a connection in a goroutine of its own, if there is room.
-func (b *Broker) admit(l *listener, nc net.Conn) {
-	c := newConn(b, l.wrap(nc))
-	c.door = l.url
-	if !b.enter(c) {
-		b.stats.refused.Add(1)
-		c.endNow(errTooMany)
-		return
-	}
-	c.start()
 }

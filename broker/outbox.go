@@ -52,7 +52,7 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 		it.rec, it.seq, it.id = rec, rec.seq, s.takeID()
 		s.owed.Add(1)
 		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits))
-		if !s.behind && s.ramBytes > 0 && s.ramBytes+it.size() > s.b.maxRAM {
+		if !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
 			s.behind, s.loaded = true, s.tail
 		}
 		s.tail = rec.seq
@@ -86,7 +86,7 @@ func (s *session) due(t *turn, rec *record, waits bool) int64 {
 // push appends to ram. A transient session drops its oldest message when ram
 // is full; a durable one never gets here then.
 func (s *session) push(it item) {
-	for s.ramBytes+it.size() > s.b.maxRAM && s.ram.len() > 0 && !s.durable() {
+	for !s.durable() && s.ram.len() > 0 && !s.fits(it.size()) {
 		old := s.ram.pop()
 		s.ramBytes -= old.size()
 		s.drop(1)
@@ -133,6 +133,7 @@ func (s *session) readOn(t *turn) {
 	if s.behind && !s.filling && s.link != nil && s.ramBytes < s.b.maxRAM/4 {
 		t.fill = append(t.fill, s)
 	}
+	s.tally()
 }
 
 // maxBeyond bounds what a consumer may acknowledge behind a message that it

@@ -24,6 +24,7 @@ type output struct {
 	drained func()      // called by the goroutine when everything is written
 	failed  func(error) // called once, when writing fails
 	sent    *counters
+	memory  *budget
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex
@@ -33,7 +34,9 @@ type output struct {
 	stalled bool   // somebody found it full
 	writing bool   // somebody is in flush, or the goroutine runs
 	broken  bool
-	last    bool // nothing may be appended any more
+	taken   int    // bytes that the goroutine writes
+	waiting charge // for buf and taken, once they are more than a turn leaves for its end
+	last    bool   // nothing may be appended any more
 
 	// The answers to QoS 1 and 2 publications, which leave in the order in which
 	// these came [MQTT-4.6.0-2] [MQTT-4.6.0-3].
@@ -126,7 +129,9 @@ func (o *output) touch() (flush bool) {
 func (o *output) full(limit int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	full := len(o.buf) >= limit
+	waiting := len(o.buf) + o.taken
+	o.waiting.set(o.memory, forOutput, waiting)
+	full := len(o.buf) >= limit || waiting >= small && !o.memory.room(forOutput)
 	o.stalled = o.stalled || full
 	return full
 }
@@ -154,6 +159,8 @@ func (o *output) flush() (goOn bool) {
 			break // the connection is at its end, and nobody would join the goroutine
 		}
 		if n < len(b) {
+			o.taken = len(b)
+			o.waiting.set(o.memory, forOutput, o.taken)
 			o.wg.Add(1)
 			go o.drain(b, n)
 			return false
@@ -161,6 +168,7 @@ func (o *output) flush() (goOn bool) {
 		giveBack(b)
 	}
 	o.writing = false
+	o.waiting.set(o.memory, forOutput, len(o.buf))
 	goOn, o.stalled = o.stalled, false
 	return goOn
 }
@@ -193,6 +201,8 @@ func (o *output) drain(b []byte, n int) {
 	o.mu.Lock()
 	for ; err == nil && len(o.buf) > 0; o.mu.Lock() {
 		b = o.take()
+		o.taken = len(b)
+		o.waiting.set(o.memory, forOutput, o.taken)
 		o.mu.Unlock()
 		err = o.writeAll(b)
 		giveBack(b)
@@ -203,7 +213,8 @@ func (o *output) drain(b []byte, n int) {
 	if err != nil {
 		o.fail(err)
 	}
-	o.writing, o.stalled = false, false
+	o.writing, o.stalled, o.taken = false, false, 0
+	o.waiting.set(o.memory, forOutput, len(o.buf))
 	o.mu.Unlock()
 	o.drained()
 }
@@ -253,6 +264,9 @@ func (o *output) close() {
 func (o *output) finish() {
 	o.close()
 	o.wg.Wait()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiting.set(o.memory, forOutput, 0)
 }
 
 // expect notes that an answer is owed, and returns its number for fulfil.

@@ -142,7 +142,7 @@ func (s *session) refill(t *turn) {
 // read returns the messages behind from, up to the size of a page, and whether
 // there may be more up to upTo.
 func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
-	bytes := 0
+	bytes, most := 0, s.page()
 	now, wall := s.b.now(), time.Now()
 	err = s.b.commit.store.Read(s.queue, from, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		it := itemFromTag(tag)
@@ -154,7 +154,7 @@ func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
 		it.seq, it.body = seq, b
 		page = append(page, it)
 		bytes += it.size()
-		more = bytes >= s.b.maxRAM/2
+		more = bytes >= most
 		return !more
 	})
 	return page, more, err

@@ -126,6 +126,7 @@ func (s *session) receive(id uint16, most int) (r *receipt, again bool, err erro
 	}
 	r = &receipt{}
 	s.received[id] = r
+	s.tally()
 	return r, false, nil
 }
 
@@ -170,6 +171,7 @@ func (s *session) end(id uint16, c *conn) (r *receipt, forgotten, again bool) {
 		return nil, false, false
 	case !r.marked:
 		delete(s.received, id)
+		s.tally()
 		return r, true, false
 	}
 	again, r.ends = r.ends == c, c
@@ -182,6 +184,7 @@ func (s *session) takeReceipt(id uint16, r *receipt) {
 	defer s.mu.Unlock()
 	if s.received[id] == r {
 		delete(s.received, id)
+		s.tally()
 	}
 }
 

@@ -27,6 +27,7 @@ type retained struct {
 	full   bool  // said so, and it has not changed since
 	sweep  int64 // broker time before which expired messages are not looked for again
 	limits Limits
+	memory *budget // nil: it is not the clients' affair
 }
 
 type retainedMessage struct {
@@ -42,18 +43,33 @@ func (r *retained) set(m retainedMessage) (changed, ok bool) {
 	if len(m.body.payload()) == 0 {
 		if had {
 			delete(r.list, string(m.body.topic()))
-			r.bytes -= old.body.size()
+			r.grow(-1, -old.body.size())
 			r.full = false
 		}
 		return had, true
 	}
 	bytes := r.bytes - old.body.size() + m.body.size()
-	if len(m.body.topic()) > maxRetainedTopic || bytes > int(r.limits.MaxRetainedSize) || !had && len(r.list) >= r.limits.MaxRetained {
+	if len(m.body.topic()) > maxRetainedTopic || bytes > int(r.limits.MaxRetainedSize) || !had && (len(r.list) >= r.limits.MaxRetained || !r.room()) {
 		return false, false
 	}
-	r.bytes = bytes
+	more := 0
+	if !had {
+		more = 1
+	}
+	r.grow(more, bytes-r.bytes)
 	r.list[string(m.body.topic())] = m
 	return true, true
+}
+
+// room reports whether memory_limit leaves room for one more.
+func (r *retained) room() bool { return r.memory == nil || r.memory.room(forRetained) }
+
+// grow notes that there are so many messages and bytes more.
+func (r *retained) grow(messages, bytes int) {
+	r.bytes += bytes
+	if r.memory != nil {
+		r.memory.add(forRetained, messages*retainedCost+bytes)
+	}
 }
 
 // match returns the messages that filter matches.
@@ -91,6 +107,7 @@ func (b *Broker) keepRetained(t *turn, p *publication, kept body) error {
 	ok, first := b.storeRetained(t, p, kept)
 	if !ok {
 		b.stats.retainedRefused.Add(1)
+		b.stats.refusals.count(becauseRetained)
 	}
 	if first {
 		b.log.Warn("no room for another retained message; it was not kept", "topic", string(p.topic[:min(len(p.topic), 100)]),
@@ -142,7 +159,7 @@ func (b *Broker) dropExpired(t *turn) (some bool) {
 	for topic, m := range r.list {
 		if m.body.expired(t.now) {
 			delete(r.list, topic)
-			r.bytes -= m.body.size()
+			r.grow(-1, -m.body.size())
 			b.commit.put(store.Row{Table: retainedTable, Key: []byte(topic)}, t.now+lazy, nil)
 			some = true
 		}
@@ -203,6 +220,7 @@ func (s *session) offerRetained(t *turn, r replay) {
 		return
 	}
 	s.replay.push(r)
+	s.tally()
 	if s.replay.len() > 2*s.b.retained.count()+100 {
 		s.thinReplay()
 	}

@@ -50,6 +50,7 @@ type session struct {
 	ram      queue[item]
 	ramBytes int
 	replay   queue[replay] // retained messages still to be sent, before ram
+	holding  charge        // for window, ram, replay and received
 	behind   bool          // more is owed than window and ram hold
 	filling  bool          // refill is reading
 	from     uint64        // its queue began behind this place
@@ -118,6 +119,7 @@ func (s *session) detachLocked(t *turn) {
 	s.ram.reset()
 	s.replay.reset()
 	s.ramBytes, s.mixed = 0, false
+	s.tally()
 	s.b.commit.absent(s, t.now+s.b.commit.interval)
 }
 
@@ -147,17 +149,19 @@ func (s *session) finish(t *turn) {
 	s.window.slots.reset()
 	s.ram.reset()
 	s.replay.reset()
+	s.ramBytes = 0
 	subs := s.subs
 	s.subs = nil
 	if s.durable() {
 		s.b.commit.forget(t, s)
-		s.forgetReceived()
 		s.b.commit.moved(s, t.now+lazy, nil)
 		s.b.commit.put(s.erased(), t.now+lazy, nil)
 	}
+	s.forgetReceived()
+	s.tally()
 	s.mu.Unlock()
 	for filter := range subs {
-		s.b.trie.unsubscribe(s, filter)
+		s.b.unsubscribe(s, filter)
 	}
 }
 
@@ -183,15 +187,15 @@ func (s *session) subscribe(sub mqtt.Subscription) (had bool, err error) {
 		return false, mqtt.ErrClosed
 	case !had && len(s.subs) >= s.b.cfg.Limits.MaxSubscriptions:
 		return false, errSubscriptions
+	case !had && !s.inbox && s.share == nil && !s.b.memory.room(forSubscriptions):
+		return false, errNoMemory
 	}
 	if s.subs == nil {
 		s.subs = make(map[string]mqtt.Subscription)
 	}
 	s.subs[sub.Filter] = sub
 	s.identified = s.identified || sub.ID != 0
-	if !isShared(sub.Filter) {
-		s.b.trie.subscribe(s, sub)
-	}
+	s.b.subscribe(s, sub, had)
 	return had, nil
 }
 
@@ -202,7 +206,7 @@ func (s *session) unsubscribe(filter string) (had bool) {
 	defer s.mu.Unlock()
 	if _, had = s.subs[filter]; had {
 		delete(s.subs, filter)
-		s.b.trie.unsubscribe(s, filter)
+		s.b.unsubscribe(s, filter)
 	}
 	return had
 }
@@ -216,13 +220,13 @@ func (s *session) replaceSubs(subs []mqtt.Subscription) (changed bool) {
 	for _, sub := range subs {
 		next[sub.Filter] = sub
 		if before, had := s.subs[sub.Filter]; !had || before != sub {
-			s.b.trie.subscribe(s, sub)
+			s.b.subscribe(s, sub, had)
 			changed = true
 		}
 	}
 	for filter := range s.subs {
 		if _, keep := next[filter]; !keep {
-			s.b.trie.unsubscribe(s, filter)
+			s.b.unsubscribe(s, filter)
 			changed = true
 		}
 	}

@@ -52,6 +52,9 @@ func (b *Broker) open(t *turn, c *conn, id string, clean bool, expiry uint32) (s
 	if len(b.sessions) >= b.cfg.Limits.MaxSessions {
 		return nil, false, errTooMany
 	}
+	if !b.memory.room(forSessions) {
+		return nil, false, errNoMemory
+	}
 	s = b.newSession(id, expiry > 0)
 	b.resume(s, c, expiry)
 	if s.durable() {
@@ -65,7 +68,8 @@ func (b *Broker) open(t *turn, c *conn, id string, clean bool, expiry uint32) (s
 func (b *Broker) resume(s *session, c *conn, expiry uint32) {
 	b.alarms.drop(alarmKey{s, sessionExpires})
 	b.alarms.drop(alarmKey{s, willIsDue})
-	s.user, s.will = c, nil
+	s.user = c
+	s.holdBack(nil)
 	s.identify(c.client.identity())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,6 +114,7 @@ func (b *Broker) openInbox(name string) *session {
 func (b *Broker) newSession(key string, durable bool) *session {
 	s := &session{b: b, id: key, inbox: key[0] == 0}
 	b.sessions[key] = s
+	b.memory.add(forSessions, sessionCost+len(key))
 	if durable {
 		b.giveQueue(s)
 	}
@@ -144,7 +149,7 @@ func (b *Broker) detach(t *turn, s *session, c *conn, will *packet.Will) {
 		b.alarms.put(alarmKey{s, sessionExpires}, t.now+int64(keep), func(t *turn) { b.expire(t, s) })
 	}
 	if delay > 0 {
-		s.will = will
+		s.holdBack(will)
 		b.alarms.put(alarmKey{s, willIsDue}, t.now+delay, func(t *turn) { b.publishWill(t, s) })
 	}
 	b.mu.Unlock()
@@ -172,7 +177,7 @@ func (b *Broker) expire(t *turn, s *session) {
 func (b *Broker) publishWill(t *turn, s *session) {
 	b.mu.Lock()
 	w := s.will
-	s.will = nil
+	s.holdBack(nil)
 	b.mu.Unlock()
 	if w != nil {
 		b.leaveWill(t, s, w)
@@ -195,6 +200,7 @@ func (b *Broker) forget(t *turn, s *session) {
 	b.alarms.drop(alarmKey{s, sessionExpires})
 	b.alarms.drop(alarmKey{s, willIsDue})
 	delete(b.sessions, s.id)
+	b.memory.add(forSessions, -sessionCost-len(s.id))
 	if s.durable() {
 		delete(b.queues, s.queue)
 	}
@@ -255,14 +261,13 @@ func (b *Broker) restoreSession(key string, row []byte) error {
 		s.identified = s.identified || sub.ID != 0
 	}
 	b.sessions[key], b.queues[s.queue] = s, s
+	b.memory.add(forSessions, sessionCost+len(key))
 	if !s.inbox { // how long it was away before is not known: the clock may have jumped
 		b.alarms.put(alarmKey{s, sessionExpires}, int64(s.expiry)*int64(time.Second), func(t *turn) { b.expire(t, s) })
 	}
 	b.nextQueue = max(b.nextQueue, s.queue)
 	for _, sub := range subs {
-		if !isShared(sub.Filter) {
-			b.trie.subscribe(s, sub)
-		}
+		b.subscribe(s, sub, false)
 	}
 	return nil
 }

@@ -104,6 +104,7 @@ func (b *Broker) emptyShare(filter string) *share {
 	g := &share{filter: filter, s: &session{b: b, id: filter}, again: make(map[uint64]*loan)}
 	g.s.share = g
 	b.shares[filter] = g
+	b.memory.add(forSessions, sessionCost+len(filter))
 	return g
 }
 
@@ -141,6 +142,7 @@ func (b *Broker) withdraw(t *turn, g *share, s *session) {
 // disband ends a share. The caller holds mu.
 func (b *Broker) disband(t *turn, g *share) {
 	delete(b.shares, g.filter)
+	b.memory.add(forSessions, -sessionCost-len(g.filter))
 	delete(b.queues, g.s.queue)
 	g.s.finish(t)
 }

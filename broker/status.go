@@ -13,6 +13,8 @@ type counters struct {
 
 	packetsSent, bytesReceived, bytesSent, connections, sockets atomic.Uint64
 
+	refusals refusals
+
 	badCredentials, notAuthorized, publicationsDenied, subscriptionsDenied atomic.Uint64
 }
 
@@ -33,6 +35,12 @@ type Status struct {
 	NotAuthorized       uint64 `json:"not_authorized"`       // connections refused because the client, or its will, has no right
 	PublicationsDenied  uint64 `json:"publications_denied"`  // messages from clients that have no right to send them
 	SubscriptionsDenied uint64 `json:"subscriptions_denied"` // likewise
+
+	Refused map[string]uint64 `json:"refused"` // what was refused, by cause; the causes are fixed
+
+	MemoryLimit uint64            `json:"memory_limit"` // bytes that clients may take together, as the broker estimates it
+	MemoryUsed  uint64            `json:"memory_used"`
+	Memory      map[string]uint64 `json:"memory"` // what of it is taken for what; the names are fixed
 
 	StoreError string `json:"store_error,omitempty"` // why nothing can be written; empty: it can
 }
@@ -68,6 +76,9 @@ func (b *Broker) Status() Status {
 	st.NotAuthorized = b.stats.notAuthorized.Load()
 	st.PublicationsDenied = b.stats.publicationsDenied.Load()
 	st.SubscriptionsDenied = b.stats.subscriptionsDenied.Load()
+	st.Refused = b.stats.refusals.byName()
+	st.MemoryLimit = uint64(b.memory.limit)
+	st.MemoryUsed, st.Memory = b.memory.byName()
 	if err := b.commit.health(); err != nil {
 		st.StoreError = err.Error()
 	}

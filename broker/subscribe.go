@@ -43,6 +43,9 @@ func (c *conn) subscribeTo(t *turn, sub mqtt.Subscription) (had bool, err error)
 		had, err = c.s.subscribe(sub)
 	}
 	if err != nil {
+		if why, refused := refusedSubscription(err); refused {
+			c.b.stats.refusals.count(why)
+		}
 		c.log().Warn("refused a subscription", "filter", sub.Filter[:min(len(sub.Filter), 100)], "reason", err)
 	} else {
 		c.event(Subscribed, sub.Filter, nil)

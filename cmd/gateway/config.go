@@ -36,7 +36,7 @@ type Config struct {
 type GatewayConfig struct {
 	Name        string     `yaml:"name"` // part of client ids and topics; default: the host name
 	DataDir     string     `yaml:"data_dir"`
-	MemoryLimit units.Size `yaml:"memory_limit"` // soft limit of the Go runtime
+	MemoryLimit units.Size `yaml:"memory_limit"` // of the process; clients may take half of it together
 	Log         LogConfig  `yaml:"log"`
 }
 
@@ -184,9 +184,9 @@ func readProblem(err error) string {
 
 // SetDefaults fills in what is not set, in every section.
 func (c *Config) SetDefaults() {
-	c.Gateway.setDefaults()
-	c.Store.setDefaults()
 	c.Broker.SetDefaults()
+	c.Gateway.setDefaults(c.Broker.Limits.MaxConnections)
+	c.Store.setDefaults()
 	for i := range c.Bridges {
 		c.Bridges[i].SetDefaults()
 	}
@@ -200,7 +200,15 @@ func (c *Config) SetDefaults() {
 	}
 }
 
-func (c *GatewayConfig) setDefaults() {
+// What memory_limit is if it is not set: enough for so many connections, and more
+// for each beyond them.
+const (
+	standardMemory      = 64 * units.MiB
+	standardConnections = 1000
+	memoryPerConnection = 16 * units.KiB
+)
+
+func (c *GatewayConfig) setDefaults(maxConnections int) {
 	if c.Name == "" {
 		c.Name = hostName()
 	}
@@ -208,7 +216,7 @@ func (c *GatewayConfig) setDefaults() {
 		c.DataDir = "./tidegate-data"
 	}
 	if c.MemoryLimit == 0 {
-		c.MemoryLimit = 64 * units.MiB
+		c.MemoryLimit = standardMemory + memoryPerConnection*units.Size(max(0, maxConnections-standardConnections))
 	}
 	if c.Log.Level == "" {
 		c.Log.Level = "info"

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tidegate/internal/units"
 )
 
 // writeFiles writes files, by name, into a new folder and returns it.
@@ -399,6 +401,17 @@ func TestNearest(t *testing.T) {
 	} {
 		if got := nearest(name, known); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestMemoryLimitGrowsWithMaxConnections(t *testing.T) {
+	for connections, want := range map[int]units.Size{0: 64 * units.MiB, 10: 64 * units.MiB, 1001: 64*units.MiB + 16*units.KiB} {
+		var c Config
+		c.Broker.Limits.MaxConnections = connections
+		c.SetDefaults()
+		if c.Gateway.MemoryLimit != want {
+			t.Errorf("with max_connections %d memory_limit is %v, want %v", connections, c.Gateway.MemoryLimit, want)
 		}
 	}
 }

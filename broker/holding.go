@@ -1,0 +1,66 @@
+package broker
+
+import (
+	"strings"
+
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+// What sessions and subscriptions take of the budget.
+
+// tally charges the session for what it holds. The caller holds mu.
+func (s *session) tally() {
+	bytes := s.ramBytes + s.window.len()*itemOverhead + s.replay.len()*replayCost + len(s.received)*receiptCost
+	s.holding.set(&s.b.memory, forQueues, bytes)
+}
+
+// fits reports whether a message of so many bytes may be added to ram. A few
+// messages always may, so that no consumer waits for others. The caller holds mu.
+func (s *session) fits(bytes int) bool {
+	bytes += s.ramBytes
+	return bytes <= s.b.maxRAM && (bytes <= small || s.b.memory.room(forQueues))
+}
+
+// page returns how many bytes are read from the journal at a time.
+func (s *session) page() int {
+	if s.b.memory.room(forQueues) {
+		return s.b.maxRAM / 2
+	}
+	return min(small, s.b.maxRAM/2)
+}
+
+// subscribe enters a subscription of s, which may have had one with its filter. A
+// shared one is entered by its share.
+func (b *Broker) subscribe(s *session, sub mqtt.Subscription, had bool) {
+	if !had {
+		b.memory.add(forSubscriptions, costOfFilter(sub.Filter))
+	}
+	if !isShared(sub.Filter) {
+		b.trie.subscribe(s, sub)
+	}
+}
+
+func (b *Broker) unsubscribe(s *session, filter string) {
+	b.memory.add(forSubscriptions, -costOfFilter(filter))
+	b.trie.unsubscribe(s, filter)
+}
+
+func costOfFilter(filter string) int {
+	return subscriptionCost + 2*len(filter) + strings.Count(filter, "/")*levelCost
+}
+
+// holdBack keeps a will for later, or forgets the one that is kept if w is nil.
+// The caller holds Broker.mu.
+func (s *session) holdBack(w *packet.Will) {
+	s.b.memory.add(forSessions, costOfWill(w)-costOfWill(s.will))
+	s.will = w
+}
+
+// costOfWill returns what a will takes in memory, 0 if it is nil.
+func costOfWill(w *packet.Will) int {
+	if w == nil {
+		return 0
+	}
+	return 128 + len(w.Topic) + len(w.Payload) + len(w.Properties)
+}
