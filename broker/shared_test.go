@@ -417,6 +417,43 @@ func TestMemberLeavesAndTheOthersAreAbsent(t *testing.T) {
 	})
 }
 
+func TestWhatCameBackIsStillOwed(t *testing.T) { // though younger messages are under way
+	interruptions(t, func(t *testing.T, d *bed, interrupt func()) {
+		d.cfg.Limits.MaxInflight = 1
+		d.restart()
+		a, b := d.joins("a", "$share/g/t", 1), d.joins("b", "$share/g/t", 1)
+		pub := d.passes("pub")
+		pub.owe("t", 1, 0, 1)
+		a.wantPublish("t", "0", 1)
+		b.wantPublish("t", "1", 1)
+		a.c.Close()
+		d.settle(2)
+		pub.owe("t", 1, 2, 2) // with it the position gets to the disk
+		pub.c.Close()
+		b.c.Close()
+		d.settle(0)
+		interrupt()
+		b = d.connect("b", true)
+		for i := range 3 {
+			b.ack(packet.TypePuback, b.wantPublish("t", fmt.Sprint(i), 1).ID)
+		}
+		b.fence()
+	})
+}
+
+func TestSharedMessageWaitsForRoomAmongOthers(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.cfg.Limits.MaxInflight = 1 })
+	a := d.joins("a", "$share/g/t", 1)
+	a.subscribe("own", 1)
+	pub := d.passes("pub")
+	pub.owe("own", 1, 0, 0)
+	p := a.wantPublish("own", "0", 1)
+	pub.owe("t", 1, 1, 1)
+	a.fence()
+	a.ack(packet.TypePuback, p.ID)
+	a.wantPublish("t", "1", 1)
+}
+
 func TestLastMemberTakesTheQueueAlong(t *testing.T) {
 	d := newBed(t, nil)
 	a := d.joins("a", "$share/g/t", 1)

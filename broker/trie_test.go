@@ -153,6 +153,35 @@ func FuzzNote(f *testing.F) {
 	})
 }
 
+func FuzzShareNote(f *testing.F) {
+	f.Add([]byte{2, 9, 3, 5, 7, 1, 0, 0}, uint64(100))
+	f.Add([]byte{2, 9, 3, 5}, uint64(0))
+	f.Add([]byte{}, uint64(0))
+	f.Fuzz(func(t *testing.T, raw []byte, base uint64) {
+		base >>= 8
+		parse := func(raw []byte) *share {
+			g := &share{s: &session{}, again: make(map[uint64]*loan)}
+			g.restoreNote(raw, base)
+			return g
+		}
+		g := parse(raw)
+		for seq := range g.again {
+			if seq <= base || seq > 1<<62 {
+				return // nonsense, and taken without harm
+			}
+		}
+		again := parse(g.note(base))
+		if again.drawn != max(g.drawn, base) || len(again.again) != len(g.again) {
+			t.Errorf("drawn up to %d and %d open became %d and %d", g.drawn, len(g.again), again.drawn, len(again.again))
+		}
+		for seq, l := range g.again {
+			if k := again.again[seq]; k == nil || k.queue != l.queue || k.id != l.id {
+				t.Errorf("%+v became %+v", l, k)
+			}
+		}
+	})
+}
+
 func FuzzSubs(f *testing.F) {
 	f.Add([]byte{0, 1, 'a', 1, 0, 3, 'b', '/', '#', 2})
 	f.Fuzz(func(t *testing.T, row []byte) {
