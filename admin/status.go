@@ -27,6 +27,7 @@ type Status struct {
 
 	Broker   broker.Status          `json:"broker"`   // whose Sessions is how many there are
 	Sessions []broker.SessionStatus `json:"sessions"` // the longest queue first, at most 1000
+	Losses   []broker.Loss          `json:"losses"`   // the loss ledger, at most some 1000 rows
 	Bridges  []Bridge               `json:"bridges"`
 	Adapters []Adapter              `json:"adapters"`
 	Store    Store                  `json:"store"`
@@ -93,6 +94,7 @@ func (s *Server) Status() Status {
 		Time: time.Now().UTC(), Started: s.src.Started.UTC(), UptimeSeconds: since(s.src.Started),
 		Broker:   s.src.Broker.Status(),
 		Sessions: longest(s.src.Broker.Sessions()),
+		Losses:   s.src.Broker.Losses(),
 		Bridges:  make([]Bridge, 0, len(s.src.Bridges)),
 		Adapters: make([]Adapter, 0, len(s.src.Adapters)),
 	}

@@ -49,6 +49,7 @@ type Broker struct {
 	retained    retained
 	sysRetained retained // what the broker says about itself
 	stats       counters
+	losses      lossLedger
 	access      atomic.Pointer[access] // what Reload has made
 	turns       sync.Pool
 	alarms      alarms

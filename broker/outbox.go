@@ -89,7 +89,7 @@ func (s *session) push(it item) {
 	for !s.durable() && s.ram.len() > 0 && !s.fits(it.size()) {
 		old := s.ram.pop()
 		s.ramBytes -= old.size()
-		s.drop(1)
+		s.lose(&old, lostMemory)
 	}
 	s.ram.push(it)
 	s.ramBytes += it.size()
@@ -184,7 +184,11 @@ func (s *session) send(t *turn, it item) {
 // discard ends a message that has expired, or that the consumer does not take
 // because of its size, as if it were delivered [MQTT-3.1.2-25].
 func (s *session) discard(t *turn, it *item) {
-	s.drop(1)
+	reason := lostSize
+	if it.body.expired(t.now) {
+		reason = lostExpired
+	}
+	s.lose(it, reason)
 	s.settled(t, it)
 }
 
