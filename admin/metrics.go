@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/VictoriaMetrics/metrics"
+
+	"tidegate/broker"
 )
 
 // metric is a family of samples, one for each T. A name that ends in _total is a
@@ -99,6 +101,11 @@ var (
 	}
 )
 
+var lossMetrics = []metric[broker.Loss]{
+	{"tidegate_broker_lost_messages_total", "Messages of the loss ledger, by reason, since the data directory was made.", func(l *broker.Loss) float64 { return float64(l.Count) }},
+	{"tidegate_broker_lost_bytes_total", "Their bytes, as far as known.", func(l *broker.Loss) float64 { return float64(l.Bytes) }},
+}
+
 // writeMetrics writes st in the text format of Prometheus, and what the process
 // uses. Labels carry only names from the configuration and fixed words.
 func writeMetrics(w io.Writer, st *Status) {
@@ -109,6 +116,7 @@ func writeMetrics(w io.Writer, st *Status) {
 	write(w, gatewayMetrics, []Status{*st}, func(*Status) string { return "" })
 	write(w, refusalMetrics, counts(st.Broker.Refused), func(c *count) string { return label("reason", c.name) })
 	write(w, memoryMetrics, counts(st.Broker.Memory), func(c *count) string { return label("for", c.name) })
+	write(w, lossMetrics, byReason(st.Losses), func(l *broker.Loss) string { return label("reason", l.Reason) })
 	write(w, bridgeMetrics, st.Bridges, func(b *Bridge) string { return label("bridge", b.Name) })
 	write(w, adapterMetrics, st.Adapters, func(a *Adapter) string { return label("adapter", a.Name) })
 	write(w, rejectionMetrics, rejections(st.Adapters), func(r *rejection) string {
@@ -164,6 +172,20 @@ func queued(s *Status) (sum float64) {
 		sum += float64(s.Sessions[i].Queued)
 	}
 	return sum
+}
+
+// byReason sums up the ledger: sessions and filters are no labels.
+func byReason(list []broker.Loss) (sums []broker.Loss) {
+	for _, l := range list {
+		i := slices.IndexFunc(sums, func(s broker.Loss) bool { return s.Reason == l.Reason })
+		if i < 0 {
+			i, sums = len(sums), append(sums, broker.Loss{Reason: l.Reason})
+		}
+		sums[i].Count += l.Count
+		sums[i].Bytes += l.Bytes
+	}
+	slices.SortFunc(sums, func(x, y broker.Loss) int { return strings.Compare(x.Reason, y.Reason) })
+	return sums
 }
 
 func rejections(list []Adapter) (all []rejection) {

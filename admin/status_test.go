@@ -60,6 +60,11 @@ func example() Status {
 			{ID: "bridge/cloud", Inbox: true, Durable: true, Subscriptions: 1, Queued: 1234, OnDisk: 1200},
 			{ID: "dashboard", Connected: true, Subscriptions: 2, Queued: 1, Dropped: 3},
 		},
+		Losses: []broker.Loss{
+			{Session: "dashboard", Filter: "sensors/#", Reason: "max_memory", Count: 3, Bytes: 300, First: day, Last: day.Add(time.Hour)},
+			{Session: "logger", Filter: "sensors/#", Reason: "expired", Count: 5, Bytes: 400, First: day, Last: day.Add(2 * time.Hour)},
+			{Session: "meter", Filter: "other", Reason: "expired", Count: 1, Bytes: 80, First: day, Last: day},
+		},
 		Bridges: []Bridge{
 			{
 				Name: "backup", Server: "tcp://10.0.0.2:1883", State: "up", Since: day, StateAgeSeconds: 29 * 3600,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ type bed struct {
 	stop func()
 
 	handler slog.Handler // of the log; nil: what warns goes to the test's
+	damaged bool         // the test damages what the journal has
 	broken  bool         // the test breaks the store: it is neither closed nor verified with success
 }
 
@@ -74,10 +76,48 @@ func (d *bed) start() {
 		if err := <-served; err != nil && !d.broken {
 			d.t.Errorf("Serve: %v", err)
 		}
+		if !d.broken {
+			d.reckon()
+		}
 		if err := st.Close(); err != nil {
 			d.t.Errorf("close the store: %v", err)
 		}
 	})
+}
+
+// reckon counts in the journal what each session says that it is owed, and
+// expects that nothing was lost to the disk.
+func (d *bed) reckon() {
+	d.t.Helper()
+	for _, s := range d.b.queues {
+		owed := int64(0)
+		err := d.st.Read(s.queue, s.cursor(), d.st.LastSeq(), func(seq uint64, _ uint32, _ []byte) bool {
+			if !s.isDone(seq) {
+				owed++
+			}
+			return true
+		})
+		waiting := int64(0) // of publishers that were told that it failed
+		d.b.commit.eachOwed(s, func(*record, *owner) bool { waiting++; return true })
+		if s.owed.Load() != owed+waiting || s.stored != uint64(owed) || err != nil {
+			d.t.Errorf("session %q is owed %d messages, and %d on disk; the journal has %d, and %d are not in it: %v",
+				s.id, s.owed.Load(), s.stored, owed, waiting, err)
+		}
+	}
+	for _, l := range d.b.Losses() {
+		if l.Reason == lostDamaged && !d.damaged {
+			d.t.Errorf("the ledger has %+v", l)
+		}
+	}
+}
+
+// isDone reports whether the journal has it behind the cursor only because of
+// others.
+func (s *session) isDone(seq uint64) bool {
+	if s.share == nil {
+		return slices.ContainsFunc(s.beyond, func(a acked) bool { return a.seq == seq && !a.released })
+	}
+	return s.share.hasDrawn(seq) && s.window.findSeq(seq) < 0
 }
 
 // restart stops the broker in an orderly way and starts it again.

@@ -49,7 +49,7 @@ type Broker struct {
 	retained    retained
 	sysRetained retained // what the broker says about itself
 	stats       counters
-	losses      lossLedger
+	losses      *lossLedger
 	access      atomic.Pointer[access] // what Reload has made
 	turns       sync.Pool
 	alarms      alarms
@@ -90,6 +90,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		shares:      make(map[string]*share),
 		conns:       make(map[*conn]struct{}),
 		stopped:     make(chan struct{}),
+		losses:      newLossLedger(),
 	}
 	limit := int64(cmp.Or(o.MemoryLimit, 64*units.MiB))
 	b.memory = budget{limit: limit / 2, short: make(chan struct{}, 1)}
@@ -107,6 +108,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		due:      never,
 		rowsDue:  never,
 		last:     o.Store.LastSeq(),
+		losses:   b.losses,
 	}
 	b.commit.committed = b.commit.last
 	if err := b.Reload(); err != nil {

@@ -110,6 +110,8 @@ func (c *committer) commit(t *turn) error {
 	for _, id := range g.orphans {
 		g.batch.Queues = append(g.batch.Queues, store.Queue{ID: id, Gone: true})
 	}
+	// After the positions: one that has left a message behind comes with its loss.
+	g.batch.Rows = append(g.batch.Rows, c.losses.take()...)
 	err := c.store.Commit(&g.batch)
 	c.report(err)
 	if err != nil {

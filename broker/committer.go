@@ -55,6 +55,7 @@ type committer struct {
 	then      []func(*turn, error)
 	closed    bool
 	failed    error // of the last commit; nil: it went well
+	losses    *lossLedger
 }
 
 // begin gives a message its place in the journal. The caller holds order and
@@ -305,11 +306,18 @@ func (c *committer) notBefore(seq uint64) {
 	c.committed = c.last
 }
 
-// unstore notes that s is owed one record less of those on disk.
-func (c *committer) unstore(s *session) {
+// unstore notes that s is owed n records less of those on disk.
+func (c *committer) unstore(s *session, n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.stored--
+	s.stored = uint64(max(0, int64(s.stored)-n))
+}
+
+// also makes the committer look at everything else by when.
+func (c *committer) also(when int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alsoBy(when, nil)
 }
 
 // put notes a row of state.db to be written by due. then, if not nil, is called

@@ -23,6 +23,7 @@
 //	record.go     the promise; committer.go and commit.go keep it
 //	outbox.go     what a session is owed, the journal's part in position.go
 //	shared.go     shared subscriptions; lend.go passes their messages to members
+//	loss.go       what it was owed and does not get
 //	window.go     what was sent and not yet acknowledged
 //	output.go     bytes to the socket; inbox.go for consumers in the process
 //
@@ -30,7 +31,8 @@
 //
 // In the order in which they are taken: Broker.mu, committer.order, session.mu
 // of a share, session.mu of its members and of others, retained.mu, then the leaves
-// committer.mu, trie.mu, alarms.mu, output.mu and inbox.mu. No lock is held while a packet is written, a commit runs, or a channel
+// committer.mu, trie.mu, alarms.mu, output.mu, inbox.mu and lossLedger.mu.
+// No lock is held while a packet is written, a commit runs, or a channel
 // is waited for.
 //
 // # Goroutines

@@ -59,8 +59,11 @@ func (g *share) dealWith(t *turn, it item, f fate) (goOn bool) {
 		return false
 	case f&busy != 0 || f == 0:
 		return false
-	case f&tooLarge != 0 || g.aside >= maxBeyond:
-		s.drop(1)
+	case f&tooLarge != 0:
+		s.lose(&it, lostSize)
+		f = settled
+	case g.aside >= maxBeyond:
+		s.lose(&it, lostDenied)
 		f = settled
 	default: // somebody else may read it, who is absent
 		g.aside++
@@ -81,7 +84,7 @@ func (g *share) dealWith(t *turn, it item, f fate) (goOn bool) {
 func (g *share) pass(t *turn, it *item, ordered bool) (f fate) {
 	before := g.again[it.seq]
 	if it.body.expired(t.now) && (before == nil || before.id == 0) {
-		g.s.drop(1)
+		g.s.lose(it, lostExpired)
 		return settled
 	}
 	for i := range g.members {

@@ -1,38 +1,54 @@
 package broker
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/binary"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"tidegate/mqtt"
+	"tidegate/store"
 )
 
 // Why a message that a session was owed is not delivered.
 const (
-	lostMemory  = "max_memory"  // the queue in memory was full
-	lostExpired = "expired"     // its message expiry interval was over
-	lostSize    = "packet_size" // larger than the consumer takes
+	lostMemory  = "max_memory"      // the queue in memory was full
+	lostExpired = "expired"         // its message expiry interval was over
+	lostSize    = "packet_size"     // larger than the consumer takes
+	lostEnded   = "session_ended"   // the client wanted no more of its session
+	lostAway    = "session_expired" // the client stayed away for too long
+	lostDenied  = "denied"          // of a share: nobody who is connected may read it
+	lostDamaged = "damaged"         // the disk has lost it
 )
 
-// lossOther stands for the session and filter of losses that have no row of
-// their own any more.
+// lossOther stands for a session or a filter that has no row of its own.
 const lossOther = "other"
 
-// maxLosses bounds the rows of the ledger, apart from one "other" per reason.
-const maxLosses = 1000
+// maxLosses bounds the rows of the ledger, apart from one "other" per reason;
+// maxLossName bounds session and filter together, in bytes.
+const (
+	maxLosses   = 1000
+	maxLossName = 512
+)
+
+// lossDelay is how long a loss may stay in memory only. Who is too slow for
+// hours must not wear out the card.
+const lossDelay = int64(10 * time.Second)
 
 // Loss is a row of the loss ledger: messages at QoS 1 or 2 that a session was
-// owed because of a subscription and did not get. It counts since the gateway
-// started.
+// owed because of a subscription, and that it did not acknowledge and does not
+// get any more. It counts since the data directory was made. After a crash a
+// loss may be counted twice, but none that a queue on disk has suffered is left
+// out.
 type Loss struct {
-	Session string    `json:"session"`
-	Filter  string    `json:"filter"` // of the subscription; "other": ended meanwhile, or too many rows
+	Session string    `json:"session"` // "other": too many rows, or too long
+	Filter  string    `json:"filter"`  // of the subscription; "other": likewise, or it is not known
 	Reason  string    `json:"reason"`
 	Count   uint64    `json:"count"`
-	Bytes   uint64    `json:"bytes"` // in memory: topic, payload and properties
+	Bytes   uint64    `json:"bytes"` // topic, payload and properties of those that were in memory
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
 }
@@ -41,29 +57,65 @@ type lossKey struct{ session, filter, reason string }
 
 // lossLedger counts what was lost. Its mutex is a leaf.
 type lossLedger struct {
-	mu   sync.Mutex
-	rows map[lossKey]*Loss
+	mu    sync.Mutex
+	rows  map[lossKey]*Loss
+	dirty map[lossKey]bool // not on disk as they are
 }
 
-// add counts one message.
-func (l *lossLedger) add(k lossKey, bytes int, now time.Time) {
+func newLossLedger() *lossLedger {
+	return &lossLedger{rows: make(map[lossKey]*Loss), dirty: make(map[lossKey]bool)}
+}
+
+// add counts n messages. It reports whether they are the first that the disk
+// does not know of.
+func (l *lossLedger) add(k lossKey, n, bytes uint64, now time.Time) (first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	row := l.rows[k]
-	if row == nil && len(l.rows) >= maxLosses {
+	if len(k.session)+len(k.filter) > maxLossName {
 		k.session, k.filter = lossOther, lossOther
-		row = l.rows[k]
 	}
+	first = len(l.dirty) == 0
+	if l.rows[k] == nil && k.session != lossOther && len(l.rows) >= maxLosses {
+		l.fold()
+	}
+	l.count(k, Loss{Count: n, Bytes: bytes, First: now, Last: now})
+	return first
+}
+
+// count adds more to the row of k. The caller holds mu.
+func (l *lossLedger) count(k lossKey, more Loss) {
+	row := l.rows[k]
 	if row == nil {
-		row = &Loss{Session: k.session, Filter: k.filter, Reason: k.reason, First: now}
-		if l.rows == nil {
-			l.rows = make(map[lossKey]*Loss)
-		}
+		row = &Loss{Session: k.session, Filter: k.filter, Reason: k.reason, First: more.First}
 		l.rows[k] = row
 	}
-	row.Count++
-	row.Bytes += uint64(bytes)
-	row.Last = now
+	row.Count += more.Count
+	row.Bytes += more.Bytes
+	if more.First.Before(row.First) {
+		row.First = more.First
+	}
+	if more.Last.After(row.Last) {
+		row.Last = more.Last
+	}
+	l.dirty[k] = true
+}
+
+// fold moves the row that has been quiet for the longest into "other". The
+// caller holds mu.
+func (l *lossLedger) fold() {
+	var oldest *Loss
+	for _, row := range l.rows {
+		if row.Session != lossOther && (oldest == nil || row.Last.Before(oldest.Last)) {
+			oldest = row
+		}
+	}
+	if oldest == nil {
+		return
+	}
+	k := lossKey{oldest.Session, oldest.Filter, oldest.Reason}
+	delete(l.rows, k)
+	l.dirty[k] = true
+	l.count(lossKey{lossOther, lossOther, k.reason}, *oldest)
 }
 
 // list returns a copy of all rows, in the order of session, filter and reason.
@@ -80,26 +132,140 @@ func (l *lossLedger) list() []Loss {
 	return list
 }
 
-// Losses returns the loss ledger.
+// lossTable is where the store keeps the ledger: session, filter and reason,
+// with a zero byte between them, to version, count, bytes, first and last.
+const lossTable = "losses"
+
+const lossVersion = 1
+
+// take returns the rows that the store does not know as they are.
+func (l *lossLedger) take() (rows []store.Row) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range l.dirty {
+		row := store.Row{Table: lossTable, Key: k.appendTo(nil)}
+		if l := l.rows[k]; l != nil {
+			row.Value = l.appendTo(nil)
+		}
+		rows = append(rows, row)
+	}
+	clear(l.dirty)
+	return rows
+}
+
+func (k lossKey) appendTo(dst []byte) []byte {
+	return append(dst, strings.Join([]string{k.session, k.filter, k.reason}, "\x00")...)
+}
+
+func (l *Loss) appendTo(dst []byte) []byte {
+	dst = binary.AppendUvarint(append(dst, lossVersion), l.Count)
+	dst = binary.AppendUvarint(dst, l.Bytes)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(l.First.UnixMilli()))
+	return binary.BigEndian.AppendUint64(dst, uint64(l.Last.UnixMilli()))
+}
+
+// restore takes over a row of the store.
+func (l *lossLedger) restore(key, value []byte) error {
+	names := bytes.Split(key, []byte{0})
+	if len(names) != 3 || len(value) == 0 || value[0] != lossVersion {
+		return errDamaged
+	}
+	count, n := binary.Uvarint(value[1:])
+	size, m := binary.Uvarint(value[1+max(n, 0):])
+	times := value[1+max(n, 0)+max(m, 0):]
+	if n <= 0 || m <= 0 || len(times) != 16 {
+		return errDamaged
+	}
+	first := time.UnixMilli(int64(binary.BigEndian.Uint64(times))).UTC()
+	last := time.UnixMilli(int64(binary.BigEndian.Uint64(times[8:]))).UTC()
+	row := Loss{Session: string(names[0]), Filter: string(names[1]), Reason: string(names[2]), Count: count, Bytes: size, First: first, Last: last}
+	l.rows[lossKey{row.Session, row.Filter, row.Reason}] = &row
+	return nil
+}
+
+// restoreLosses takes over the ledger that the store keeps.
+func (b *Broker) restoreLosses() error {
+	return b.commit.store.Rows(lossTable, func(key, value []byte) error {
+		if err := b.losses.restore(key, value); err != nil {
+			b.log.Error("skipped a row of the loss ledger in the store", "row", string(key), "error", err)
+		}
+		return nil
+	})
+}
+
+// Losses returns the loss ledger, at most some 1000 rows.
 func (b *Broker) Losses() []Loss { return b.losses.list() }
+
+// enterLoss writes n messages into the ledger, on disk with the next commit.
+func (b *Broker) enterLoss(k lossKey, n, bytes uint64) {
+	if b.losses.add(k, n, bytes, time.Now().UTC().Truncate(time.Millisecond)) {
+		b.commit.also(b.now() + lossDelay)
+	}
+}
 
 // lose counts a message that the session was owed. The caller holds mu.
 func (s *session) lose(it *item, reason string) {
 	s.drop(1)
-	if it.qos == mqtt.AtMostOnce {
-		return
+	if it.qos != mqtt.AtMostOnce {
+		s.b.enterLoss(lossKey{s.name(), s.owedBy(string(it.body.topic())), reason}, 1, uint64(it.body.size()))
 	}
-	k := lossKey{strings.TrimPrefix(s.id, "\x00"), s.owedBy(string(it.body.topic())), reason}
-	s.b.losses.add(k, it.body.size(), time.Now())
 }
+
+// loseRest counts all that the session is owed, because it ends. What a consumer
+// has answered with PUBREC has arrived. The caller holds mu.
+func (s *session) loseRest(reason string) {
+	n, bytes := s.owed.Swap(0), 0
+	for i := range s.ram.len() {
+		bytes += s.ram.at(i).body.size()
+	}
+	for _, a := range s.beyond {
+		if a.released {
+			n--
+		}
+	}
+	if !s.durable() {
+		n = int64(s.ram.len() + s.window.unanswered())
+	}
+	if n > 0 {
+		s.b.enterLoss(lossKey{s.name(), s.onlyFilter(), reason}, uint64(n), uint64(bytes))
+	}
+}
+
+// reconcile is called when all that the session is owed is in memory: what is
+// not there, the disk has lost. The caller holds mu.
+func (s *session) reconcile() {
+	have := int64(s.window.owed() + s.ram.len())
+	missing := s.owed.Swap(have) - have
+	if missing != 0 {
+		s.b.commit.unstore(s, missing)
+		s.b.commit.moved(s, s.b.now()+lazy, nil)
+	}
+	if missing > 0 && !s.guessed {
+		s.b.enterLoss(lossKey{s.name(), s.onlyFilter(), lostDamaged}, uint64(missing), 0)
+	}
+	s.guessed = false
+}
+
+// name is what people call the session.
+func (s *session) name() string { return strings.TrimPrefix(s.id, "\x00") }
 
 // owedBy returns the first filter, in their order, that matches the topic.
 func (s *session) owedBy(topic string) string {
 	owed := ""
 	for filter := range s.subs {
-		if (owed == "" || filter < owed) && mqtt.Match(filter, topic) {
+		if (owed == "" || filter < owed) && mqtt.Match(unshared(filter), topic) {
 			owed = filter
 		}
 	}
 	return cmp.Or(owed, lossOther)
+}
+
+// onlyFilter returns the filter of the only subscription, if there is one only.
+func (s *session) onlyFilter() string {
+	if len(s.subs) == 1 {
+		for filter := range s.subs {
+			return filter
+		}
+	}
+	return lossOther
 }

@@ -2,12 +2,15 @@ package broker
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
+	"tidegate/store"
 )
 
 func TestWhatASlowSubscriberIsOwedIsQueuedOrInTheLedger(t *testing.T) {
@@ -41,9 +44,9 @@ func TestWhatASlowSubscriberIsOwedIsQueuedOrInTheLedger(t *testing.T) {
 }
 
 func TestLedgerHasABoundAndLosesNoCount(t *testing.T) {
-	var l lossLedger
+	l := newLossLedger()
 	for i := range 3 * maxLosses {
-		l.add(lossKey{fmt.Sprint(i), "a", lostMemory}, 1, time.Unix(int64(i), 0))
+		l.add(lossKey{fmt.Sprint(i), "a", lostMemory}, 1, 1, time.Unix(int64(i), 0))
 	}
 	var count, bytes uint64
 	for _, row := range l.list() {
@@ -52,4 +55,125 @@ func TestLedgerHasABoundAndLosesNoCount(t *testing.T) {
 	if n := len(l.list()); n != maxLosses+1 || count != 3*maxLosses || bytes != count {
 		t.Errorf("%d rows with %d messages and %d bytes", n, count, bytes)
 	}
+}
+
+// wantLosses wants the ledger to have exactly these rows, as session, filter,
+// reason and count.
+func (d *bed) wantLosses(rows ...string) {
+	d.t.Helper()
+	var got []string
+	for _, l := range d.b.Losses() {
+		got = append(got, fmt.Sprint(l.Session, " ", l.Filter, " ", l.Reason, " ", l.Count))
+	}
+	if !reflect.DeepEqual(got, rows) {
+		d.t.Errorf("the ledger has\n%q, want\n%q", got, rows)
+	}
+}
+
+// leave makes client id subscribe, with a session that outlives it by so many
+// seconds, and go.
+func (d *bed) leave(id string, seconds uint32, filters ...string) {
+	d.t.Helper()
+	p := d.in5(id, kept5(seconds))
+	for _, f := range filters {
+		p.subscribe(f, 1)
+	}
+	p.Close()
+	synctest.Wait()
+}
+
+func TestEveryWayToLoseAMessageStandsInTheLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newBed(t, func(d *bed) { d.cfg.Listeners = nil })
+		d.leave("away", 5, "away/#")
+		d.leave("ended", 1000, "ended/#", "ended/+")
+		d.leave("late", 1000, "late/#", "late/+")
+		small := d.in5("small", five(packet.Properties(nil).AppendUint(packet.PropMaximumPacketSize, 100)))
+		small.subscribe("small", 1)
+		silent := d.piped(clean("silent")) // it never acknowledges
+		silent.connack(packet.Accepted, false)
+		silent.subscribe("silent", 1)
+		pub := d.in5("pub", five(nil))
+		for range 2 {
+			pub.publish("away/x", "x", 1)
+			pub.publish("ended/x", "x", 1)
+			pub.publish("small", strings.Repeat("x", 200), 1)
+			pub.publish("silent", "x", 1)
+			silent.next()
+			pub.with(mqtt.Message{Topic: "late/x", QoS: 1}, packet.Properties(nil).AppendUint(packet.PropMessageExpiry, 3))
+		}
+		time.Sleep(6 * time.Second)
+		d.in5("late", kept5(1000)).wantNothing()
+		d.in5("ended", five(nil)).wantNothing()
+		silent.c.Close()
+		synctest.Wait()
+		want := []string{
+			"away away/# session_expired 2", "ended other session_ended 2", "late late/# expired 2",
+			"silent silent session_ended 2", "small small packet_size 2",
+		}
+		d.wantLosses(want...)
+		before := d.b.Losses()
+		d.restart()
+		d.wantLosses(want...)
+		if after := d.b.Losses(); !reflect.DeepEqual(after, before) {
+			t.Errorf("after a restart the ledger has\n%+v, before\n%+v", after, before)
+		}
+	})
+}
+
+func TestWhatTheDiskHasLostStandsInTheLedger(t *testing.T) {
+	d := newBed(t, nil)
+	d.damaged = true
+	sub := d.dial("sub", durable)
+	sub.subscribe("a", 1)
+	sub.Close()
+	pub := d.dial("pub", nil)
+	pub.publish("a", "whole", 1)
+	d.stop()
+	d.spoil()
+	d.start()
+	sub = d.dial("sub", durable)
+	sub.want("a", "whole", 1)
+	sub.wantNothing()
+	d.wantLosses("sub a damaged 1")
+	d.restart()
+	d.wantLosses("sub a damaged 1")
+}
+
+// spoil adds a record that makes no sense to the only queue.
+func (d *bed) spoil() {
+	d.t.Helper()
+	st, err := store.Open(d.dir, store.Options{})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer st.Close()
+	q := st.Queues()[0]
+	q.Pending++
+	err = st.Commit(&store.Batch{
+		Records: []store.Record{{Seq: st.LastSeq() + 1, Owners: []store.Owner{{Queue: q.ID, Tag: 1 << 16}}, Data: []byte{0xff}}},
+		Queues:  []store.Queue{q},
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// A position on disk must not be ahead of the ledger, whenever the crash comes.
+func TestLossIsOnDiskWithThePositionThatLeftItBehind(t *testing.T) {
+	d := newBed(t, nil)
+	sub := d.dial("sub", durable)
+	sub.subscribe("a", 1)
+	sub.Close()
+	d.waitFor("the end of the connection", func() bool { return d.b.Status().Connections == 0 })
+	m := mqtt.Message{Topic: "a", QoS: 1, Expiry: time.Second}
+	if err := d.b.Publish(d.ctx(), m); err != nil {
+		t.Fatal(err)
+	}
+	expired := time.Now().Add(m.Expiry + time.Millisecond)
+	d.waitFor("the end of the message", func() bool { return time.Now().After(expired) })
+	d.dial("sub", durable).wantNothing()
+	d.waitFor("the position", func() bool { q := d.st.Queues(); return len(q) == 1 && q[0].Acked > 0 })
+	d.crash()
+	d.wantLosses("sub a expired 1")
 }

@@ -31,7 +31,7 @@ func (s *session) unread() uint64 {
 // crash makes the gateway send again is bounded: half a window of them are
 // written at once, fewer within a second.
 func (s *session) ackedOnDisk(t *turn, seq uint64) {
-	s.b.commit.unstore(s)
+	s.b.commit.unstore(s, 1)
 	cursor := s.cursor()
 	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.seq == seq })
 	if seq > cursor && s.share == nil {
@@ -96,6 +96,7 @@ func (s *session) restore(q store.Queue) {
 	}
 	n := parseNote(q.Note, q.Acked)
 	s.lastID, s.sent, s.beyond = n.lastID, n.sent, n.beyond
+	s.guessed = len(q.Note) == 0
 }
 
 // refill reads the next page of what the session is owed from the journal, and
@@ -197,6 +198,6 @@ func (s *session) catchUp(upTo uint64) {
 	}, upTo)
 	s.behind = full || !asOf
 	if !s.behind {
-		s.owed.Store(int64(s.window.owed() + s.ram.len())) // right again, should the disk have lost some
+		s.reconcile()
 	}
 }

@@ -65,6 +65,7 @@ type session struct {
 	beyond  []acked // behind the cursor
 	unsaved int     // acknowledgements that are not on disk
 	saving  int     // those of them in the commit under way
+	guessed bool    // owed is: the position on disk was damaged
 
 	// receive.go
 	received map[uint16]*receipt // QoS 2 messages that the client has not released
@@ -114,6 +115,9 @@ func (s *session) detach(t *turn, link consumer) (keep uint32) {
 func (s *session) detachLocked(t *turn) {
 	s.link = nil
 	s.changed(t)
+	if !s.durable() {
+		s.loseRest(lostEnded)
+	}
 	s.loaded, s.behind = s.cursor(), true
 	s.window.slots.reset()
 	s.ram.reset()
@@ -137,8 +141,8 @@ func (s *session) changed(t *turn) {
 	}
 }
 
-// finish ends the session for good.
-func (s *session) finish(t *turn) {
+// finish ends the session for good. What it is still owed is lost for reason.
+func (s *session) finish(t *turn, reason string) {
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
@@ -146,6 +150,7 @@ func (s *session) finish(t *turn) {
 	}
 	s.gone = true
 	s.link = nil
+	s.loseRest(reason)
 	s.window.slots.reset()
 	s.ram.reset()
 	s.replay.reset()

@@ -46,7 +46,7 @@ func (b *Broker) open(t *turn, c *conn, id string, clean bool, expiry uint32) (s
 		old.save(t.now+lazy, nil)
 		return old, true, nil
 	} else if old != nil {
-		b.forget(t, old)
+		b.forget(t, old, lostEnded)
 		last = old
 	}
 	if len(b.sessions) >= b.cfg.Limits.MaxSessions {
@@ -144,7 +144,7 @@ func (b *Broker) detach(t *turn, s *session, c *conn, will *packet.Will) {
 	b.mu.Lock()
 	s.user = nil
 	if keep == 0 {
-		b.forget(t, s)
+		b.forget(t, s, lostEnded)
 	} else {
 		b.alarms.put(alarmKey{s, sessionExpires}, t.now+int64(keep), func(t *turn) { b.expire(t, s) })
 	}
@@ -163,7 +163,7 @@ func (b *Broker) expire(t *turn, s *session) {
 	b.mu.Lock()
 	expired := s.user == nil && b.sessions[s.id] == s
 	if expired {
-		b.forget(t, s)
+		b.forget(t, s, lostAway)
 	}
 	b.mu.Unlock()
 	if expired {
@@ -195,8 +195,9 @@ func (b *Broker) leaveWill(t *turn, s *session, w *packet.Will) {
 	}
 }
 
-// forget ends a session for good. The caller holds mu.
-func (b *Broker) forget(t *turn, s *session) {
+// forget ends a session for good. What it is still owed is lost for reason. The
+// caller holds mu.
+func (b *Broker) forget(t *turn, s *session, reason string) {
 	b.alarms.drop(alarmKey{s, sessionExpires})
 	b.alarms.drop(alarmKey{s, willIsDue})
 	delete(b.sessions, s.id)
@@ -204,7 +205,7 @@ func (b *Broker) forget(t *turn, s *session) {
 	if s.durable() {
 		delete(b.queues, s.queue)
 	}
-	s.finish(t)
+	s.finish(t, reason)
 	b.leaveShares(t, s)
 }
 
@@ -213,8 +214,13 @@ func (b *Broker) restore() error {
 	if err := b.restoreShares(); err != nil {
 		return err
 	}
+	if err := b.restoreLosses(); err != nil {
+		return err
+	}
+	damaged := b.damagedRows()
 	err := b.commit.store.Rows(sessionTable, func(key, value []byte) error {
 		if err := b.restoreSession(string(key), value); err != nil {
+			damaged = true
 			b.log.Error("skipped a session in the store", "session", string(key), "error", err)
 		}
 		return nil
@@ -227,9 +233,8 @@ func (b *Broker) restore() error {
 		b.commit.notBefore(q.Acked)
 		if s := b.queues[q.ID]; s != nil {
 			s.restore(q)
-		} else { // a crash came between the end of its session and its own
-			b.commit.orphans = append(b.commit.orphans, q.ID)
-			b.commit.due, b.commit.rowsDue = lazy, lazy
+		} else {
+			b.orphan(q, damaged)
 		}
 	}
 	b.restoreMembers()
@@ -237,6 +242,22 @@ func (b *Broker) restore() error {
 		return err
 	}
 	return b.loadRetained()
+}
+
+// damagedRows reports whether the store has found damage that may have cost rows.
+func (b *Broker) damagedRows() bool {
+	st := b.commit.store.Stats()
+	return st.CorruptRows+st.FilesQuarantined > 0
+}
+
+// orphan ends a queue that belongs to no session: its session's row is damaged,
+// or a crash came between the end of the session and its own.
+func (b *Broker) orphan(q store.Queue, damaged bool) {
+	if damaged && q.Pending > 0 {
+		b.enterLoss(lossKey{lossOther, lossOther, lostDamaged}, q.Pending, 0)
+	}
+	b.commit.orphans = append(b.commit.orphans, q.ID)
+	b.commit.due, b.commit.rowsDue = lazy, lazy
 }
 
 func (b *Broker) restoreSession(key string, row []byte) error {

@@ -144,7 +144,7 @@ func (b *Broker) disband(t *turn, g *share) {
 	delete(b.shares, g.filter)
 	b.memory.add(forSessions, -sessionCost-len(g.filter))
 	delete(b.queues, g.s.queue)
-	g.s.finish(t)
+	g.s.finish(t, lostEnded)
 }
 
 // enter makes s a member with the subscription sub.

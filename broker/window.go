@@ -93,6 +93,17 @@ func (w *window) owed() (n int) {
 	return n
 }
 
+// unanswered returns how many the consumer has not answered at all, without what
+// a share has lent.
+func (w *window) unanswered() (n int) {
+	for i := range w.slots.len() {
+		if sl := w.slots.at(i); sl.loan == nil && !sl.released {
+			n++
+		}
+	}
+	return n
+}
+
 // oldest returns the lowest place in the journal of what is under way.
 func (w *window) oldest() (seq uint64, ok bool) {
 	for i := range w.slots.len() {

@@ -134,6 +134,9 @@ func (g *gateway) run(ctx context.Context, ready func()) error {
 	for _, s := range g.supervisors {
 		sensors.run(s.Run)
 	}
+	ticker := time.NewTicker(lossInterval)
+	defer ticker.Stop()
+	sensors.run(func(ctx context.Context) { g.reportLosses(ctx, ticker.C) })
 	g.announce("online")
 	ready()
 	<-ctx.Done()

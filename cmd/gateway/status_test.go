@@ -62,7 +62,7 @@ func TestStatusForPrograms(t *testing.T) {
 
 func TestStatusWhenAllIsWell(t *testing.T) {
 	_, st := exampleStatus(t)
-	st.Problems, st.Bridges, st.Adapters, st.Sessions = nil, nil, nil, nil
+	st.Problems, st.Bridges, st.Adapters, st.Sessions, st.Losses = nil, nil, nil, nil, nil
 	st.Broker.Sessions, st.Store.Writable = 0, true
 	golden(t, "status-all-well", statusText(&st))
 }
@@ -110,6 +110,9 @@ func TestStatusFitsTheTerminal(t *testing.T) {
 	st.Adapters = []admin.Adapter{a}
 	for range 3 * maxClients {
 		st.Sessions = append(st.Sessions, broker.SessionStatus{ID: long, Connected: true, Queued: math.MaxInt64, OnDisk: many, Dropped: many})
+	}
+	for range 2 * maxLosses {
+		st.Losses = append(st.Losses, broker.Loss{Session: long, Filter: long, Reason: long, Count: many})
 	}
 	st.Store = admin.Store{JournalBytes: 1 << 45, Segments: 1 << 20, Commits: many, LastCommitSeconds: old}
 	text := statusText(&st)

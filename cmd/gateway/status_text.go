@@ -24,6 +24,8 @@ const (
 	maxPlace    = 32 // of a server or device
 	maxClient   = 44
 	maxClients  = 20 // rows; programs take -o json
+	maxFilter   = 24
+	maxLosses   = 10 // rows
 )
 
 // statusText writes st for people: what is wrong first.
@@ -35,6 +37,7 @@ func statusText(st *admin.Status) string {
 	writeBridges(&b, st.Bridges)
 	writeAdapters(&b, st.Adapters)
 	writeSessions(&b, st)
+	writeLosses(&b, st.Losses)
 	writeBroker(&b, st)
 	return b.String()
 }
@@ -93,6 +96,21 @@ func writeSessions(b *strings.Builder, st *admin.Status) {
 	writeTable(b, []string{"CLIENT", "STATE", "QUEUED", "ON DISK", "DROPPED"}, rows)
 	if more := len(clients) - len(rows) + max(0, st.Broker.Sessions-len(st.Sessions)); more > 0 {
 		fmt.Fprintf(b, "and %d more clients with shorter queues\n", more)
+	}
+}
+
+// writeLosses lists what lost something last.
+func writeLosses(b *strings.Builder, losses []broker.Loss) {
+	var rows [][]string
+	for _, l := range latest(losses, maxLosses) {
+		rows = append(rows, []string{
+			shorten(l.Session, maxFilter), shorten(l.Filter, maxFilter), shorten(l.Reason, maxName), count(l.Count),
+			l.Last.UTC().Format("2006-01-02 15:04:05"),
+		})
+	}
+	writeTable(b, []string{"LOST BY", "FILTER", "REASON", "LOST", "LAST, UTC"}, rows)
+	if more := len(losses) - len(rows); more > 0 {
+		fmt.Fprintf(b, "and %d more rows of the loss ledger\n", more)
 	}
 }
 
