@@ -41,6 +41,13 @@ func TestWhatASlowSubscriberIsOwedIsQueuedOrInTheLedger(t *testing.T) {
 	if queued+l.Count != n {
 		t.Errorf("%d queued + %d in the ledger, want %d", queued, l.Count, n)
 	}
+	for range queued {
+		slow.ack(packet.TypePuback, slow.wantPublish("a/b", payload, 1).ID)
+	}
+	slow.fence()
+	if again := d.b.Losses(); !reflect.DeepEqual(again, losses) || d.b.Sessions()[0].Queued != 0 {
+		t.Errorf("after %d deliveries the ledger has %+v, and %d are queued", queued, again, d.b.Sessions()[0].Queued)
+	}
 }
 
 func TestLedgerHasABoundAndLosesNoCount(t *testing.T) {
