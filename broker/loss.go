@@ -55,15 +55,20 @@ type Loss struct {
 
 type lossKey struct{ session, filter, reason string }
 
+type lossRow struct {
+	Loss
+	kept bool // the store has, or may have, a row of that key
+}
+
 // lossLedger counts what was lost. Its mutex is a leaf.
 type lossLedger struct {
 	mu    sync.Mutex
-	rows  map[lossKey]*Loss
+	rows  map[lossKey]*lossRow
 	dirty map[lossKey]bool // not on disk as they are
 }
 
 func newLossLedger() *lossLedger {
-	return &lossLedger{rows: make(map[lossKey]*Loss), dirty: make(map[lossKey]bool)}
+	return &lossLedger{rows: make(map[lossKey]*lossRow), dirty: make(map[lossKey]bool)}
 }
 
 // add counts n messages. It reports whether they are the first that the disk
@@ -86,7 +91,8 @@ func (l *lossLedger) add(k lossKey, n, bytes uint64, now time.Time) (first bool)
 func (l *lossLedger) count(k lossKey, more Loss) {
 	row := l.rows[k]
 	if row == nil {
-		row = &Loss{Session: k.session, Filter: k.filter, Reason: k.reason, First: more.First}
+		row = &lossRow{Loss: Loss{Session: k.session, Filter: k.filter, Reason: k.reason, First: more.First}}
+		row.kept = l.dirty[k] // it is to be removed there, and comes back
 		l.rows[k] = row
 	}
 	row.Count += more.Count
@@ -103,7 +109,7 @@ func (l *lossLedger) count(k lossKey, more Loss) {
 // fold moves the row that has been quiet for the longest into "other". The
 // caller holds mu.
 func (l *lossLedger) fold() {
-	var oldest *Loss
+	var oldest *lossRow
 	for _, row := range l.rows {
 		if row.Session != lossOther && (oldest == nil || row.Last.Before(oldest.Last)) {
 			oldest = row
@@ -114,8 +120,10 @@ func (l *lossLedger) fold() {
 	}
 	k := lossKey{oldest.Session, oldest.Filter, oldest.Reason}
 	delete(l.rows, k)
-	l.dirty[k] = true
-	l.count(lossKey{lossOther, lossOther, k.reason}, *oldest)
+	if delete(l.dirty, k); oldest.kept {
+		l.dirty[k] = true
+	}
+	l.count(lossKey{lossOther, lossOther, k.reason}, oldest.Loss)
 }
 
 // list returns a copy of all rows, in the order of session, filter and reason.
@@ -124,7 +132,7 @@ func (l *lossLedger) list() []Loss {
 	defer l.mu.Unlock()
 	list := make([]Loss, 0, len(l.rows))
 	for _, row := range l.rows {
-		list = append(list, *row)
+		list = append(list, row.Loss)
 	}
 	slices.SortFunc(list, func(x, y Loss) int {
 		return cmp.Or(cmp.Compare(x.Session, y.Session), cmp.Compare(x.Filter, y.Filter), cmp.Compare(x.Reason, y.Reason))
@@ -145,7 +153,7 @@ func (l *lossLedger) take() (rows []store.Row) {
 	for k := range l.dirty {
 		row := store.Row{Table: lossTable, Key: k.appendTo(nil)}
 		if l := l.rows[k]; l != nil {
-			row.Value = l.appendTo(nil)
+			row.Value, l.kept = l.appendTo(nil), true
 		}
 		rows = append(rows, row)
 	}
@@ -179,7 +187,7 @@ func (l *lossLedger) restore(key, value []byte) error {
 	first := time.UnixMilli(int64(binary.BigEndian.Uint64(times))).UTC()
 	last := time.UnixMilli(int64(binary.BigEndian.Uint64(times[8:]))).UTC()
 	row := Loss{Session: string(names[0]), Filter: string(names[1]), Reason: string(names[2]), Count: count, Bytes: size, First: first, Last: last}
-	l.rows[lossKey{row.Session, row.Filter, row.Reason}] = &row
+	l.rows[lossKey{row.Session, row.Filter, row.Reason}] = &lossRow{row, true}
 	return nil
 }
 
