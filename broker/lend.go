@@ -116,7 +116,8 @@ func (m *member) take(t *turn, g *share, it *item, before *loan, ordered bool) f
 	s := m.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := item{body: it.body, qos: min(it.qos, m.sub.QoS), retain: it.retain && m.sub.RetainAsPublished, ids: m.ids, shared: true}
+	out := it.alone()
+	out.qos, out.retain, out.ids, out.shared = min(it.qos, m.sub.QoS), it.retain && m.sub.RetainAsPublished, m.ids, true
 	switch {
 	case s.link == nil:
 		return 0
@@ -137,6 +138,13 @@ func (m *member) take(t *turn, g *share, it *item, before *loan, ordered bool) f
 		return lent
 	}
 	return m.handOver(t, g, it, out, ordered)
+}
+
+// alone returns the message without what only the queue that it leaves knows.
+func (it *item) alone() item {
+	free := *it
+	free.rec, free.gate, free.seq, free.id = nil, nil, 0, 0
+	return free
 }
 
 // hasRoom reports whether one more message can be sent at once. The caller holds
@@ -210,7 +218,7 @@ func (m *member) handOverSaved(t *turn, g *share, it, out item) {
 		}
 		s.mu.Unlock()
 		if !here {
-			b.oweOne(t, g.s, item{body: it.body, qos: it.qos, retain: it.retain})
+			b.oweOne(t, g.s, it.alone())
 		}
 	})
 }

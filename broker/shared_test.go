@@ -454,6 +454,45 @@ func TestSharedMessageWaitsForRoomAmongOthers(t *testing.T) {
 	a.wantPublish("t", "1", 1)
 }
 
+// keeper is a consumer that keeps what it got last.
+type keeper struct {
+	sink
+	it item
+}
+
+func (k *keeper) deliver(it item, now int64, dup bool) bool {
+	k.it = it
+	return k.sink.deliver(it, now, dup)
+}
+
+func TestShareKeepsWhereAMessageCameFrom(t *testing.T) {
+	b := benchBroker(t)
+	tn := turn{b: b}
+	s := b.newSession("s", false)
+	k := &keeper{sink: sink{s: s}}
+	if _, err := b.joinShare(&tn, s, mqtt.Subscription{Filter: "$share/g/t", QoS: 2}); err != nil {
+		t.Fatal(err)
+	}
+	s.attach(&tn, k, 32)
+	tn.end()
+	for q := mqtt.AtMostOnce; q <= mqtt.ExactlyOnce; q++ {
+		k.it = item{}
+		if err := b.route(&tn, &publication{topic: []byte("t"), qos: q, relay: true}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // QoS 2: the message, and then its way out of the share
+			tn.end()
+			if err := b.commit.commit(&tn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tn.end()
+		if !k.it.relay || k.it.qos != q || k.it.rec != nil || k.it.seq != 0 {
+			t.Errorf("QoS %d: got %+v", q, k.it)
+		}
+	}
+}
+
 func TestLastMemberTakesTheQueueAlong(t *testing.T) {
 	d := newBed(t, nil)
 	a := d.joins("a", "$share/g/t", 1)
