@@ -77,7 +77,9 @@ func (r *fields) protocol() Version {
 	r.version = level
 	switch {
 	case name != protocolName && name != protocolNameV31:
-		r.violation("MQTT-3.1.2-1", "CONNECT with the protocol name %q, it must be %q", name, protocolName)
+		err := violation("MQTT-3.1.2-1", "CONNECT with the protocol name %q, it must be %q", name, protocolName)
+		err.Reason = ReasonUnsupportedVersion
+		r.fail(err)
 	case name == protocolName && level != V311 && level != V5, name == protocolNameV31 && level != V31:
 		err := refusal(RefusedVersion, "MQTT-3.1.2-2", "CONNECT as %s with protocol level %d: only MQTT 5.0, 3.1.1 and 3.1 are spoken here", name, byte(level))
 		err.Reason = ReasonUnsupportedVersion

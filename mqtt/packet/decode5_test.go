@@ -243,7 +243,7 @@ var unlawful5 = []struct {
 	{"a will QoS needs a will", unknown, "10 0e 0004 'MQTT' 05 0a 0000 00 0001 'c'", 0x82, "MQTT-3.1.2-11"},
 	{"will retain needs a will", unknown, "10 0e 0004 'MQTT' 05 22 0000 00 0001 'c'", 0x82, "MQTT-3.1.2-13"},
 	{"a will has no QoS 3", unknown, "10 15 0004 'MQTT' 05 1e 0000 00 0001 'c' 00 0001 'w' 0001 'x'", 0x81, "MQTT-3.1.2-12"},
-	{"a protocol name other than MQTT", unknown, "10 0e 0004 'MQXX' 05 02 0000 00 0001 'c'", 0x81, "MQTT-3.1.2-1"},
+	{"a protocol name other than MQTT", unknown, "10 0e 0004 'MQXX' 05 02 0000 00 0001 'c'", 0x84, "MQTT-3.1.2-1"},
 	{"a CONNECT ends before its property length", unknown, "10 0a 0004 'MQTT' 05 02 0000", 0x81, "MQTT-4.13.1-1"},
 	{"a client id that is not UTF-8 [MQTT-3.1.3-4]", unknown, "10 0e 0004 'MQTT' 05 02 0000 00 0001 ff", 0x81, "MQTT-1.5.4-1"},
 	{"a client id with U+0000", unknown, "10 0e 0004 'MQTT' 05 02 0000 00 0001 00", 0x81, "MQTT-1.5.4-2"},
