@@ -78,6 +78,10 @@ var rooms = map[string]room{
 		level: 3, may: []string{"mqtt", "store", "broker", "bridge", "adapters"},
 		why: "shows the state of every room; none of them knows it",
 	},
+	"internal/conformance": {
+		level: 3, may: []string{"mqtt/packet", "broker", "broker/auth", "store"}, testOnly: true,
+		why: "the broker against every normative statement, byte by byte",
+	},
 	"cmd/gateway":      {level: 4, all: true, why: "commands, configuration, and the one place where rooms meet"},
 	"internal/leak":    {level: 0, testOnly: true, why: "finds goroutines that a test left running"},
 	"internal/repo":    {level: 0, testOnly: true, why: "these rules"},
