@@ -39,7 +39,7 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_broker_not_authorized_total", "Connections refused because the client, or its will, has no right.", func(s *Status) float64 { return float64(s.Broker.NotAuthorized) }},
 	{"tidegate_broker_publications_denied_total", "Messages of clients that have no right to send them.", func(s *Status) float64 { return float64(s.Broker.PublicationsDenied) }},
 	{"tidegate_broker_subscriptions_denied_total", "Subscriptions refused because the client has no right to anything in them.", func(s *Status) float64 { return float64(s.Broker.SubscriptionsDenied) }},
-	{"tidegate_broker_retained_refused_total", "Retained messages delivered but not kept because a bound was reached.", func(s *Status) float64 { return float64(s.Broker.RetainedRefused) }},
+	{"tidegate_broker_retained_refused_total", "Retained messages not kept because a bound was reached.", func(s *Status) float64 { return float64(s.Broker.RetainedRefused) }},
 	{"tidegate_broker_memory_limit_bytes", "Memory that clients may take together.", func(s *Status) float64 { return float64(s.Broker.MemoryLimit) }},
 
 	{"tidegate_store_writable", "1 if the last commit worked.", func(s *Status) float64 { return oneIf(s.Store.Writable) }},

@@ -29,7 +29,7 @@ type Status struct {
 	MessagesSent       uint64 `json:"messages_sent"`       // to clients, without those at QoS 0 nobody had room for
 	MessagesDropped    uint64 `json:"messages_dropped"`    // because a bound was reached
 	ConnectionsRefused uint64 `json:"connections_refused"` // no CONNECT, a wrong one, or too many
-	RetainedRefused    uint64 `json:"retained_refused"`    // delivered, but not kept
+	RetainedRefused    uint64 `json:"retained_refused"`    // not kept because a bound was reached
 
 	BadCredentials      uint64 `json:"bad_credentials"`      // connections refused for a wrong user name or password
 	NotAuthorized       uint64 `json:"not_authorized"`       // connections refused because the client, or its will, has no right

@@ -1,9 +1,10 @@
 // Package auth decides who a client is and what it may do.
 //
-// There are four nouns. An [Identity] is who a client is: its user name and its
+// There are five nouns. An [Identity] is who a client is: its user name and its
 // client id. [Accounts] are an [Authenticator]: they turn what a CONNECT brings
 // into an Identity, or refuse it. [Passwords] are the contents of a password
-// file, in mosquitto's format. An [ACL] is an [Authorizer]: the rules of an
+// file, in mosquitto's format. A [Method] of the embedding program authenticates
+// in several steps. An [ACL] is an [Authorizer]: the rules of an
 // access control list, in mosquitto's syntax, which say what an Identity may
 // read and write.
 //
