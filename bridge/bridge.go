@@ -74,6 +74,9 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 		open:   client.open,
 		warned: make(map[string]bool), warnedIn: make(map[string]bool),
 	}
+	if cfg.Protocol == 5 {
+		b.open = (&paho5Client{client}).open
+	}
 	Join(NewCircle(), b)
 	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now()}
 	return b, nil

@@ -5,7 +5,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -438,18 +437,23 @@ func TestDeclareOpensTheQueueAndLeavesIt(t *testing.T) {
 func TestAConnectionMayEndAnywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const connections = 200
-		local, cut := newLocal(readings(connections)...), atomic.Int64{}
+		local, n := newLocal(readings(connections)...), 0
 		serve := piped(t, func(n int, _ string, u upstream) { u.serve() })
-		r := newRig(t, testConfig(), local, func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := serve(ctx, network, address)
-			if n := cut.Add(1); n < connections {
-				conn = &shortConn{Conn: conn, left: int(n) * 3}
-			}
-			return conn, err
-		}).start()
+		r := newRig(t, testConfig(), local, cutting(serve, connections, &n)).start()
 		<-local.empty()
 		r.end()
 	})
+}
+
+// cutting makes each of so many connections end a little later than the one before.
+func cutting(dial dialFunc, connections int, n *int) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if *n++; *n < connections {
+			conn = &shortConn{Conn: conn, left: *n * 3}
+		}
+		return conn, err
+	}
 }
 
 // shortConn ends after a number of bytes in both directions together.

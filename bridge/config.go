@@ -32,6 +32,9 @@ type Config struct {
 	Password     string `yaml:"password"`
 	PasswordFile string `yaml:"password_file"` // whoever loads the configuration reads it into Password
 
+	// Protocol is the version of MQTT: 4 is 3.1.1, 5 is 5.0.
+	Protocol int `yaml:"protocol"`
+
 	// Keepalive is the longest silence before the server is pinged; whole
 	// seconds, as in the CONNECT packet (MQTT 3.1.1, section 3.1.2.10).
 	Keepalive units.Duration `yaml:"keepalive"`
@@ -75,6 +78,7 @@ const (
 
 // SetDefaults fills in what the configuration leaves open.
 func (c *Config) SetDefaults() {
+	setDefault(&c.Protocol, 4)
 	setDefault(&c.Keepalive, units.Duration(30*time.Second))
 	setDefault(&c.MaxInflight, 100)
 	setDefault(&c.Backoff.Min, units.Duration(time.Second))
@@ -155,6 +159,9 @@ func (c *Config) checkLogin(p *check.Problems) {
 }
 
 func (c *Config) checkNumbers(p *check.Problems) {
+	if c.Protocol != 4 && c.Protocol != 5 {
+		p.Add("protocol", "%d is not 4, which is MQTT 3.1.1, or 5, which is MQTT 5", c.Protocol)
+	}
 	if d := time.Duration(c.Keepalive); d < minKeepalive || d > maxKeepalive || d%time.Second != 0 {
 		p.Add("keepalive", "%v is not in whole seconds from 5s to 65535s; 30s is usual", c.Keepalive)
 	}

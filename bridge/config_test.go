@@ -42,6 +42,7 @@ func TestCheck(t *testing.T) {
 		"server with login":  {func(c *Config) { c.Servers[0] = "tcp://u:hush@broker" }, "servers[0]", "password_file"},
 		"port out of range":  {func(c *Config) { c.Servers[0] = "tcp://broker:65536" }, "servers[0]", "1 to 65535"},
 		"port 0":             {func(c *Config) { c.Servers[0] = "tcp://broker:0" }, "servers[0]", "1 to 65535"},
+		"old protocol":       {func(c *Config) { c.Protocol = 3 }, "protocol", "3 is not 4, which is MQTT 3.1.1"},
 		"password alone":     {func(c *Config) { c.Password = "x" }, "username", "no password without a user name"},
 		"long client id":     {func(c *Config) { c.ClientID = strings.Repeat("x", 65536) }, "client_id", "65535"},
 		"keepalive in ms":    {func(c *Config) { c.Keepalive = units.Duration(10500 * time.Millisecond) }, "keepalive", "10.5s is not in whole seconds"},

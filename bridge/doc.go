@@ -4,8 +4,8 @@
 // There are four nouns. A [Bridge] is one way upstream: it dials, backs off,
 // and says how it fares in its [Status]. A [Rule] says which messages go and
 // under which topic. A link is one connection to one server, from CONNECT to
-// its end; paho.go makes them and is the only file that knows paho. An uplink
-// moves messages over one link.
+// its end: paho.go makes those of MQTT 3.1.1, paho5.go with session5.go those of
+// MQTT 5, and no other file knows paho. An uplink moves messages over one link.
 //
 // The queue is not here. It is an inbox of the local broker, called
 // bridge/NAME, that is owed messages like any other session. It is open only

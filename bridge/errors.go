@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
 )
 
 // errStopped is the cause of a link that the bridge itself ends.
@@ -56,6 +57,9 @@ func handshakeError(e endpoint, version string, err error) error {
 	if e.secure() {
 		port = "an MQTT port"
 	}
+	if version == "MQTT 5" {
+		port += ", and does the server speak MQTT 5 (else write protocol: 4)"
+	}
 	switch {
 	case isAlert(err): // TLS 1.3 refuses a client's certificate only now
 		return alertError(e.address, err)
@@ -70,9 +74,14 @@ func handshakeError(e endpoint, version string, err error) error {
 // lostError says why a link ended, and what to do.
 func lostError(server, clientID string, silence time.Duration, err error) error {
 	var stalled *stallError
+	var bye *farewell
 	switch {
 	case errors.As(err, &stalled), errors.Is(err, errStopped):
 		return err
+	case errors.As(err, &bye) && bye.reason == packet.ReasonSessionTakenOver:
+		return fmt.Errorf("%s ended the connection, because another client uses the client id %q: give each its own client_id (%w)", server, clientID, err)
+	case errors.As(err, &bye):
+		return fmt.Errorf("%s ended the connection: %w", server, err)
 	case errors.Is(err, errNotReading):
 		return fmt.Errorf("%s stopped reading: the uplink is too slow or dead (%w)", server, err)
 	case isTimeout(err):

@@ -13,7 +13,10 @@ type link interface {
 	// publish hands a message over for sending, in the order of the calls. It
 	// blocks while the connection takes no more, and not once it is lost. It
 	// must be called from one goroutine at a time.
-	publish(topic string, qos mqtt.QoS, retain bool, payload []byte) receipt
+	publish(m mqtt.Message) receipt
+
+	// limit is how many messages of QoS 1 the server takes at once.
+	limit() int
 
 	// listen asks the server for what subs match and hands what comes to take,
 	// in order and one at a time. What comes before the call waits. Its error

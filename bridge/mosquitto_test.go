@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	packets5 "github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"tidegate/internal/leak"
@@ -182,8 +183,25 @@ func (a *arrivals) until(s *subscriber, n int) {
 // sendings counts how often the bridge sends each payload, on the way out of its
 // connections, before any network or server can do anything to it.
 type sendings struct {
-	mu    sync.Mutex
-	times map[string]int
+	protocol int
+	mu       sync.Mutex
+	times    map[string]int
+}
+
+// payload reads a packet and returns its payload, or nil if it has none.
+func (s *sendings) payload(r io.Reader) ([]byte, error) {
+	if s.protocol == 5 {
+		p, err := packets5.ReadPacket(r)
+		if err == nil && p.Type == packets5.PUBLISH {
+			return p.Content.(*packets5.Publish).Payload, nil
+		}
+		return nil, err
+	}
+	p, err := packets.ReadPacket(r)
+	if p, ok := p.(*packets.PublishPacket); ok && err == nil {
+		return p.Payload, nil
+	}
+	return nil, err
 }
 
 func (s *sendings) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -210,13 +228,13 @@ type tappedConn struct {
 
 func (c *tappedConn) Write(b []byte) (int, error) {
 	for r := bytes.NewReader(b); r.Len() > 0; {
-		p, err := packets.ReadPacket(r)
+		payload, err := c.to.payload(r)
 		if err != nil {
 			return 0, fmt.Errorf("a write is no whole packet: %w", err)
 		}
-		if p, ok := p.(*packets.PublishPacket); ok {
+		if payload != nil {
 			c.to.mu.Lock()
-			c.to.times[string(p.Payload)]++
+			c.to.times[string(payload)]++
 			c.to.mu.Unlock()
 		}
 	}
@@ -227,19 +245,25 @@ func (c *tappedConn) Write(b []byte) (int, error) {
 // that is restarted and killed. All arrive, in the order of their first arrival,
 // and no more are sent twice than were under way when a connection was lost.
 func TestNothingIsLostThroughABadNetwork(t *testing.T) {
+	for _, protocol := range []int{4, 5} {
+		t.Run(fmt.Sprint("protocol ", protocol), func(t *testing.T) { throughABadNetwork(t, protocol) })
+	}
+}
+
+func throughABadNetwork(t *testing.T, protocol int) {
 	leak.Check(t)
 	const total, inflight = 5000, 25
 	server := newMosquitto(t)
 	network := newNetwork(t, server.address)
 	cfg := testConfig()
 	cfg.Servers = []string{"tcp://" + network.Addr()}
-	cfg.MaxInflight = inflight
+	cfg.MaxInflight, cfg.Protocol = inflight, protocol
 	cfg.StallTimeout = seconds(1)
 	cfg.Backoff = Backoff{units.Duration(time.Millisecond), units.Duration(20 * time.Millisecond)}
 	messages := numbered(total)
 	local := newLocal(messages[:1000]...)
 	upstream, got := server.subscribe("site/#"), arrivals{t: t}
-	sent := &sendings{times: make(map[string]int)}
+	sent := &sendings{protocol: protocol, times: make(map[string]int)}
 	r := newRig(t, cfg, local, sent.dial).start()
 
 	restart := func(sig syscall.Signal) {

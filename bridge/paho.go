@@ -127,9 +127,12 @@ func (l *pahoLink) connect(ctx context.Context) error {
 	return nil
 }
 
-func (l *pahoLink) publish(topic string, qos mqtt.QoS, retain bool, payload []byte) receipt {
-	return l.client.Publish(topic, byte(qos), retain, payload)
+func (l *pahoLink) publish(m mqtt.Message) receipt {
+	return l.client.Publish(m.Topic, byte(m.QoS), m.Retain, m.Payload)
 }
+
+// limit is none: MQTT 3.1.1 leaves the window to the client.
+func (l *pahoLink) limit() int { return maxInflight }
 
 func (l *pahoLink) listen(ctx context.Context, subs []mqtt.Subscription, take func(arrival)) error {
 	l.take = take

@@ -108,7 +108,7 @@ func (u *uplink) forward(d mqtt.Delivery, sent chan<- owed) {
 	}
 	u.monitor.sent()
 	u.sending(d, m)
-	o := owed{u.link.publish(m.Topic, m.QoS, m.Retain, m.Payload), d.Seq}
+	o := owed{u.link.publish(m), d.Seq}
 	if m.QoS == mqtt.AtMostOnce {
 		u.await(o, nil)
 		return

@@ -24,7 +24,9 @@ func newFakeLink(loss error) *fakeLink {
 	return l
 }
 
-func (l *fakeLink) publish(string, mqtt.QoS, bool, []byte) receipt {
+func (l *fakeLink) limit() int { return maxInflight }
+
+func (l *fakeLink) publish(mqtt.Message) receipt {
 	if l.loss != nil {
 		l.lose(l.loss)
 	}

@@ -63,8 +63,8 @@ var rooms = map[string]room{
 		why: "the only room that knows both the protocol and the store",
 	},
 	"bridge": {
-		level: 2, may: []string{"mqtt"},
-		why: "sees the broker as an mqtt.Publisher and mqtt.Subscriber, so that its queue is the broker's",
+		level: 2, may: []string{"mqtt", "mqtt/packet"},
+		why: "sees the broker as an mqtt.Publisher and mqtt.Subscriber, so that its queue is the broker's; of the codec it uses the words for reasons",
 	},
 	"adapters": {
 		level: 2, may: []string{"mqtt"},
@@ -99,6 +99,7 @@ type place struct {
 // modules is every third-party module that our code imports.
 var modules = map[string]place{
 	"github.com/eclipse/paho.mqtt.golang": {[]string{"bridge/paho.go"}, "the link upstream; a second client library can stand beside it"},
+	"github.com/eclipse/paho.golang":      {[]string{"bridge/paho5.go", "bridge/session5.go"}, "the link upstream in MQTT 5"},
 	"github.com/tarm/serial":              {[]string{"adapters/serial/port.go"}, "unmaintained: behind the interface Port it can be replaced"},
 	"go.etcd.io/bbolt":                    {[]string{"store"}, "nobody else knows how bytes reach the disk"},
 	"github.com/alecthomas/kong":          {[]string{"cmd/gateway"}, "the command line"},

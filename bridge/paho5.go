@@ -1,0 +1,357 @@
+package bridge
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	paho5 "github.com/eclipse/paho.golang/paho"
+
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+const (
+	// receive5 is how many messages the server may send before the first of them
+	// is safe here. Each may have max_packet_size, and all wait in memory.
+	receive5 = 32
+
+	// maxAliases bounds the topics that are sent as numbers.
+	maxAliases = 256
+
+	// neverExpires is a session expiry interval (MQTT 5.0, section 3.1.2.11.2).
+	neverExpires = 0xffffffff
+)
+
+// paho5Client is what every MQTT 5 client of a bridge has in common.
+type paho5Client struct{ *pahoClient }
+
+// paho5Link is a link in MQTT 5: a client and, under it, a connection that is ours.
+type paho5Link struct {
+	client  *paho5.Client
+	wire    *gathering
+	session *session5
+	kept    bool // the server had kept the session
+
+	aliases  map[string]uint16 // topics that the server knows by a number
+	most     int               // such topics
+	window   int               // the server's receive maximum
+	retains  bool              // the server takes retained messages
+	maxBytes int               // of a packet that the server takes; 0: any
+
+	listening chan struct{} // closed when take may be called
+	take      func(arrival)
+	seen      *seen
+}
+
+// open is an openFunc.
+func (c *paho5Client) open(ctx context.Context, server string) (link, error) {
+	e, err := parseServer(server)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := c.streams.open(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	l := c.newLink(conn)
+	defer context.AfterFunc(ctx, func() { l.wire.fail(context.Cause(ctx)) })() // paho's first write has no time-out
+	answer, err := l.client.Connect(ctx, c.hello())
+	switch {
+	case answer != nil && answer.ReasonCode >= 0x80:
+		return nil, c.refused(e, packet.Reason(answer.ReasonCode), answer.Properties.ReasonString)
+	case err != nil:
+		return nil, handshakeError(e, "MQTT 5", cmp.Or(context.Cause(ctx), err))
+	}
+	if err := l.agree(answer); err != nil {
+		l.close()
+		return nil, fmt.Errorf("%s %w", e.address, err)
+	}
+	return l, nil
+}
+
+func (c *paho5Client) newLink(conn net.Conn) *paho5Link {
+	w := newWire(conn, c.keepalive+pongTime, c.maxPacketSize, &c.seen)
+	w.in.five = true
+	l := &paho5Link{
+		wire: &gathering{wire: w}, session: newSession5(w.fail), seen: &c.seen,
+		aliases: make(map[string]uint16), listening: make(chan struct{}),
+	}
+	l.client = paho5.NewClient(paho5.ClientConfig{
+		Conn:              l.wire,
+		Session:           l.session,
+		PingHandler:       pinger{c.keepalive},
+		PacketTimeout:     connectTimeout,
+		OnPublishReceived: []func(paho5.PublishReceived) (bool, error){l.arrived},
+		OnClientError:     w.fail,
+	})
+	return l
+}
+
+// hello is the CONNECT.
+func (c *paho5Client) hello() *paho5.Connect {
+	p := &paho5.Connect{
+		ClientID:  c.clientID,
+		KeepAlive: uint16(c.keepalive / time.Second),
+		Username:  c.username, UsernameFlag: c.username != "",
+		Password: []byte(c.password), PasswordFlag: c.password != "",
+		CleanStart: !c.listens,
+		Properties: &paho5.ConnectProperties{
+			ReceiveMaximum:     paho5.Uint16(receive5),
+			RequestProblemInfo: true,
+		},
+	}
+	if c.maxPacketSize > 0 {
+		p.Properties.MaximumPacketSize = paho5.Uint32(uint32(c.maxPacketSize))
+	}
+	if c.listens {
+		p.Properties.SessionExpiryInterval = paho5.Uint32(neverExpires)
+	}
+	return p
+}
+
+// agree takes over what the server allows. Its error says why that is too little.
+func (l *paho5Link) agree(answer *paho5.Connack) error {
+	p := answer.Properties
+	if p.MaximumQoS != nil && *p.MaximumQoS == 0 {
+		return errors.New("takes messages at QoS 0 only, which loses them: choose another server")
+	}
+	if l.kept = answer.SessionPresent; !l.kept {
+		l.seen.forget()
+	}
+	l.window = int(orElse(p.ReceiveMaximum, 65535))
+	l.most = min(maxAliases, int(orElse(p.TopicAliasMaximum, 0)))
+	l.maxBytes = int(orElse(p.MaximumPacketSize, 0))
+	l.retains = p.RetainAvailable
+	l.wire.arm()
+	return nil
+}
+
+func orElse[T any](p *T, absent T) T {
+	if p == nil {
+		return absent
+	}
+	return *p
+}
+
+func (l *paho5Link) limit() int { return l.window }
+
+func (l *paho5Link) publish(m mqtt.Message) receipt {
+	p, r := publish5(m), newReceipt5()
+	p.Retain = p.Retain && l.retains
+	if l.maxBytes > 0 && size5(p) > l.maxBytes {
+		r.finish(&refusal{packet.ReasonPacketTooLarge, fmt.Sprintf("it takes packets of at most %d bytes", l.maxBytes)})
+		return r
+	}
+	l.alias(p)
+	l.session.expect(r)
+	_, err := l.client.PublishWithOptions(l.wire.alive, p, paho5.PublishOptions{Method: paho5.PublishMethod_AsyncSend})
+	if err != nil || m.QoS == mqtt.AtMostOnce {
+		r.finish(err)
+	}
+	return r
+}
+
+// publish5 is the PUBLISH of m.
+func publish5(m mqtt.Message) *paho5.Publish {
+	props := &paho5.PublishProperties{}
+	if m.Expiry > 0 {
+		props.MessageExpiry = paho5.Uint32(uint32(min(m.Expiry/time.Second, 0xffffffff)))
+	}
+	if from := m.Properties; from != nil {
+		props.ContentType, props.ResponseTopic, props.CorrelationData = from.ContentType, from.ResponseTopic, from.CorrelationData
+		if from.UTF8 {
+			props.PayloadFormat = paho5.Byte(1)
+		}
+		for _, u := range from.User {
+			props.User.Add(u.Name, u.Value)
+		}
+	}
+	return &paho5.Publish{QoS: byte(m.QoS), Retain: m.Retain, Topic: m.Topic, Payload: m.Payload, Properties: props}
+}
+
+// size5 is the largest that the packet of p can be: its header takes five bytes at
+// most, and a topic alias three.
+func size5(p *paho5.Publish) int {
+	n := 5 + 3
+	for _, b := range p.Packet().Buffers() {
+		n += len(b)
+	}
+	return n
+}
+
+// alias makes the topic a number, if the server allows and it is not one of too
+// many (MQTT 5.0, section 3.3.2.3.4). Topics never lose theirs.
+func (l *paho5Link) alias(p *paho5.Publish) {
+	id, known := l.aliases[p.Topic]
+	switch {
+	case known:
+		p.Topic = ""
+	case len(l.aliases) < l.most:
+		id = uint16(len(l.aliases) + 1)
+		l.aliases[p.Topic] = id
+	default:
+		return
+	}
+	p.Properties.TopicAlias = &id
+}
+
+func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, take func(arrival)) error {
+	l.take = take
+	close(l.listening)
+	if len(subs) == 0 {
+		return nil
+	}
+	p := &paho5.Subscribe{}
+	for _, sub := range subs {
+		p.Subscriptions = append(p.Subscriptions, paho5.SubscribeOptions{
+			Topic: sub.Filter, QoS: byte(sub.QoS),
+			NoLocal: !strings.HasPrefix(sub.Filter, "$share/"), // [MQTT-3.8.3-4]
+		})
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(l.wire.alive, func() { cancel(context.Cause(l.wire.alive)) })()
+	answer, err := l.client.Subscribe(ctx, p)
+	if answer == nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	granted := make(map[string]byte)
+	for i, reason := range answer.Reasons {
+		if i < len(subs) {
+			granted[subs[i].Filter] = reason
+		}
+	}
+	return refusedError(granted)
+}
+
+// arrived hands a message on, unless it came before.
+func (l *paho5Link) arrived(received paho5.PublishReceived) (bool, error) {
+	select {
+	case <-l.listening:
+	case <-l.wire.alive.Done():
+		return true, nil
+	}
+	p := received.Packet
+	id, once := p.PacketID, p.QoS == byte(mqtt.ExactlyOnce)
+	if once && l.seen.has(id) {
+		l.session.acknowledge(id, p.QoS)
+		return true, nil
+	}
+	l.take(arrival{
+		Message:  message5(p),
+		again:    p.Duplicate(),
+		tooLarge: l.seen.wasCut(id),
+		ack: func() {
+			if once {
+				l.seen.take(id)
+			}
+			l.session.acknowledge(id, p.QoS)
+		},
+	})
+	return true, nil
+}
+
+// message5 is the reverse of publish5.
+func message5(p *paho5.Publish) mqtt.Message {
+	m := mqtt.Message{Topic: p.Topic, Payload: p.Payload, QoS: mqtt.QoS(p.QoS), Retain: p.Retain}
+	from := p.Properties
+	m.Expiry = time.Duration(orElse(from.MessageExpiry, 0)) * time.Second
+	props := mqtt.Properties{
+		UTF8: orElse(from.PayloadFormat, 0) == 1, ContentType: from.ContentType,
+		ResponseTopic: from.ResponseTopic, CorrelationData: from.CorrelationData,
+	}
+	for _, u := range from.User {
+		props.User = append(props.User, mqtt.UserProperty{Name: u.Key, Value: u.Value})
+	}
+	m.Properties = &props
+	return m
+}
+
+func (l *paho5Link) heard() time.Time { return l.wire.heard() }
+
+func (l *paho5Link) resumed() bool { return l.kept }
+
+func (l *paho5Link) alive() context.Context { return l.wire.alive }
+
+func (l *paho5Link) abort(cause error) { l.wire.fail(cause) }
+
+func (l *paho5Link) close() {
+	_ = l.wire.SetWriteDeadline(time.Now().Add(closeTimeout / 2)) // for a DISCONNECT that nobody reads
+	l.wire.release()
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		_ = l.client.Disconnect(&paho5.Disconnect{})
+	}()
+	limit := time.NewTimer(closeTimeout)
+	defer limit.Stop()
+	select {
+	case <-left:
+	case <-limit.C:
+	}
+	l.wire.fail(net.ErrClosed)
+}
+
+// refused says why the server at e did not accept us, and what to do.
+func (c *paho5Client) refused(e endpoint, reason packet.Reason, said string) error {
+	err := &refusal{reason, said}
+	switch reason {
+	case packet.ReasonBadUsernameOrPassword:
+		return fmt.Errorf("%s refuses user %q, %w: check username and password_file", e.address, c.username, err)
+	case packet.ReasonNotAuthorized, packet.ReasonBanned:
+		return fmt.Errorf("%s refuses user %q with client id %q, %w: check username and password_file, and what the server allows them", e.address, c.username, c.clientID, err)
+	case packet.ReasonClientIDNotValid:
+		return fmt.Errorf("%s refuses client id %q, %w: set client_id to one that it allows", e.address, c.clientID, err)
+	case packet.ReasonUnsupportedVersion:
+		return fmt.Errorf("%s refuses MQTT 5, %w: write protocol: 4", e.address, err)
+	}
+	return fmt.Errorf("%s refuses for now, %w: ask who runs it", e.address, err)
+}
+
+// refusal is what a server says in MQTT 5 when it does not take something.
+type refusal struct {
+	reason packet.Reason
+	said   string // the server's own words, if it has any
+}
+
+func (r *refusal) Error() string {
+	if r.said == "" {
+		return r.reason.String()
+	}
+	return fmt.Sprintf("%v (%q)", r.reason, r.said)
+}
+
+// gathering is a wire that sends a packet in one piece. Paho writes packets in
+// parts, and locks the connection around them so that they do not mix: between
+// Lock and Unlock everything is gathered.
+type gathering struct {
+	*wire
+	mu     sync.Mutex
+	packet bytes.Buffer
+}
+
+// maxGathered is the largest buffer in bytes that is kept for the next packet.
+const maxGathered = 64 << 10
+
+func (g *gathering) Lock() { g.mu.Lock() }
+
+func (g *gathering) Write(b []byte) (int, error) { return g.packet.Write(b) }
+
+func (g *gathering) Unlock() {
+	defer g.mu.Unlock()
+	if _, err := g.wire.Write(g.packet.Bytes()); err != nil {
+		g.fail(err)
+	}
+	if g.packet.Reset(); g.packet.Cap() > maxGathered {
+		g.packet = bytes.Buffer{}
+	}
+}
