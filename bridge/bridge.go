@@ -16,6 +16,10 @@ import (
 type Local interface {
 	mqtt.Publisher
 	mqtt.Subscriber
+
+	// Backlog returns how many messages the inbox called name has not
+	// acknowledged.
+	Backlog(name string) int64
 }
 
 // Bridge carries messages to one server of several. Run may be called once at a
@@ -32,13 +36,15 @@ type Bridge struct {
 	hearers []*Bridge // bridges of the same gateway with rules for in, perhaps this one
 
 	// Of Run.
-	warned    map[string]bool // see uplink
+	warned    firsts          // see uplink
 	warnedIn  map[string]bool // see downlink
 	heard     time.Time       // when a server last sent anything; zero: not since the start
 	announced string          // last payload of the state topic
 	saidDown  bool            // the log knows
 
-	saidRefused bool // the log knows that a subscription is refused
+	saidRefused bool    // the log knows that a subscription is refused
+	suspect     suspect // may be why the server ends connections
+	fruitless   bool    // the last link acknowledged nothing of what it was owed
 }
 
 // New returns a bridge of the gateway called gateway, with the defaults filled
@@ -68,11 +74,11 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 		listens:       len(cfg.In) > 0,
 	}
 	b := &Bridge{
-		cfg:    cfg,
-		local:  local,
-		log:    log.With("bridge", cfg.Name),
-		open:   client.open,
-		warned: make(map[string]bool), warnedIn: make(map[string]bool),
+		cfg:      cfg,
+		local:    local,
+		log:      log.With("bridge", cfg.Name),
+		open:     client.open,
+		warnedIn: make(map[string]bool),
 	}
 	if cfg.Protocol == 5 {
 		b.open = (&paho5Client{client}).open
@@ -94,25 +100,38 @@ func (b *Bridge) Declare(ctx context.Context) error {
 		return err
 	}
 	inbox.Close()
+	return b.declareDead(ctx)
+}
+
+// declareDead makes sure that dead letters have a place.
+func (b *Bridge) declareDead(ctx context.Context) error {
+	dead, err := b.openDead(ctx, 1)
+	if err != nil {
+		return err
+	}
+	dead.Close()
 	return nil
 }
 
 func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
 	o := mqtt.InboxOptions{MaxInflight: b.cfg.MaxInflight}
-	inbox, err := b.local.OpenInbox(ctx, b.inboxName(), o, subscriptions(b.cfg.Out)...)
+	at := places{b.cfg.Name}
+	again := mqtt.Subscription{Filter: at.again() + "#", QoS: mqtt.AtLeastOnce}
+	inbox, err := b.local.OpenInbox(ctx, at.inbox(), o, append(subscriptions(b.cfg.Out), again)...)
 	if err != nil {
-		return nil, fmt.Errorf("open the queue %s: %w", b.inboxName(), err)
+		return nil, fmt.Errorf("open the queue %s: %w", at.inbox(), err)
 	}
 	return inbox, nil
 }
-
-func (b *Bridge) inboxName() string { return "bridge/" + b.cfg.Name }
 
 // Run connects, carries and connects again until ctx is done. It returns nil
 // when everything it started has ended.
 func (b *Bridge) Run(ctx context.Context) error {
 	wait := backoff.Backoff{Min: time.Duration(b.cfg.Backoff.Min), Max: time.Duration(b.cfg.Backoff.Max)}
 	b.announce(ctx, "0")
+	if err := b.declareDead(ctx); err != nil && ctx.Err() == nil {
+		b.log.Warn("bridge has no place for messages that the server refuses", "error", err)
+	}
 	for next := 0; ; {
 		proven, err := b.round(ctx, b.cfg.Servers[next])
 		if ctx.Err() != nil {
@@ -151,12 +170,28 @@ func (b *Bridge) round(ctx context.Context, server string) (proven bool, err err
 	defer func() { b.heard = l.heard() }()
 	u := uplink{
 		cfg: &b.cfg, server: server, link: l, inbox: inbox, sending: b.sending,
-		monitor: &b.monitor, log: b.log, warned: b.warned,
+		monitor: &b.monitor, log: b.log, warned: &b.warned,
+		local: b.local, suspect: &b.suspect, window: b.newWindow(l),
 	}
 	if err = u.run(ctx); err != nil {
+		if seq, ok := u.culprit(err); ok {
+			b.suspect.blame(seq, err)
+		}
+		b.fruitless = !u.confirmed && u.head != 0
 		err = lostError(server, b.cfg.ClientID, time.Duration(b.cfg.Keepalive)+pongTime, err)
 	}
 	return u.confirmed || b.stoodIdle(), err
+}
+
+// newWindow returns the window of a fresh link: a small one, and one message at a
+// time behind a link that acknowledged nothing, so that it is known which one the
+// server does not take.
+func (b *Bridge) newWindow(l link) *window {
+	first := firstWindow
+	if b.fruitless {
+		first = 1
+	}
+	return newWindow(first, min(b.cfg.MaxInflight, l.limit()))
 }
 
 // stoodIdle reports whether the link that just ended stood for a while with

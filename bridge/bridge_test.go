@@ -299,12 +299,12 @@ func TestStopIsQuickInEveryState(t *testing.T) {
 
 func TestStoppingWaitsForAcknowledgementsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		local := newLocal(readings(10)...)
+		local := newLocal(readings(firstWindow)...)
 		disconnected := make(chan bool, 1)
 		r := newRig(t, testConfig(), local, piped(t, func(_ int, _ string, u upstream) {
 			u.accept(packets.Accepted)
 			var got []*packets.PublishPacket
-			for range 10 {
+			for range firstWindow {
 				got = append(got, u.publish())
 			}
 			time.Sleep(500 * time.Millisecond) // virtual
@@ -317,7 +317,7 @@ func TestStoppingWaitsForAcknowledgementsUnderWay(t *testing.T) {
 		synctest.Wait()
 		r.stop()
 		synctest.Wait()
-		if s := r.Status(); s.State != Draining || s.InFlight != 10 {
+		if s := r.Status(); s.State != Draining || s.InFlight != firstWindow {
 			t.Errorf("while stopping the status is %+v", s)
 		}
 		if took := r.end(); took != 500*time.Millisecond {
@@ -428,7 +428,10 @@ func TestDeclareOpensTheQueueAndLeavesIt(t *testing.T) {
 	if err := r.Declare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want := []mqtt.Subscription{{Filter: "sensor/#", QoS: 1, NoLocal: true, RetainAsPublished: true}}; !slices.Equal(local.subs, want) || local.opens != 1 || local.isOpen() {
+	if want := []mqtt.Subscription{
+		{Filter: "sensor/#", QoS: 1, NoLocal: true, RetainAsPublished: true},
+		{Filter: "$bridge/cloud/again/#", QoS: 1},
+	}; !slices.Equal(local.subs, want) || local.opens != 1 || local.isOpen() {
 		t.Errorf("opened %d times with %v", local.opens, local.subs)
 	}
 }

@@ -32,12 +32,15 @@ type fakeLocal struct {
 	subs      []mqtt.Subscription
 	states    []string // what the bridge published
 
+	dead *fakeLocal // what the server refused; nil in itself
+
 	// keep takes what came from upstream.
 	keep func(context.Context, mqtt.Message, func(error)) error
 }
 
 func newLocal(messages ...mqtt.Message) *fakeLocal {
-	l := &fakeLocal{keep: func(_ context.Context, m mqtt.Message, _ func(error)) error { panic(m.Topic) }}
+	l := &fakeLocal{dead: &fakeLocal{}}
+	l.keep = func(_ context.Context, m mqtt.Message, _ func(error)) error { panic(m.Topic) }
 	l.add(messages...)
 	return l
 }
@@ -63,7 +66,27 @@ func (l *fakeLocal) empty() <-chan struct{} {
 	return l.drained
 }
 
-func (l *fakeLocal) Publish(context.Context, mqtt.Message) error { panic("not used by a bridge") }
+// Publish keeps a dead letter, or one that is queued again.
+func (l *fakeLocal) Publish(ctx context.Context, m mqtt.Message) error {
+	if m.Retain {
+		panic("retained: " + m.Topic)
+	}
+	if mqtt.Match("$bridge/cloud/dead/#", m.Topic) {
+		l.dead.add(m)
+	} else if mqtt.Match("$bridge/cloud/again/#", m.Topic) {
+		l.add(m)
+	} else {
+		panic(m.Topic)
+	}
+	return ctx.Err()
+}
+
+func (l *fakeLocal) Backlog(name string) int64 {
+	if name == "bridge/cloud/dead" {
+		return int64(l.dead.left())
+	}
+	return int64(l.left())
+}
 
 // keep is called for what the bridge publishes through its inbox.
 func (in *fakeInbox) PublishAsync(ctx context.Context, m mqtt.Message, done func(error)) error {
@@ -85,7 +108,10 @@ func (l *fakeLocal) PublishAsync(ctx context.Context, m mqtt.Message, _ func(err
 func (l *fakeLocal) OpenInbox(_ context.Context, name string, o mqtt.InboxOptions, subs ...mqtt.Subscription) (mqtt.Inbox, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if name != "bridge/cloud" {
+	if name == "bridge/cloud/dead" && l.dead != nil {
+		return l.dead.OpenInbox(nil, name, o, subs...)
+	}
+	if name != "bridge/cloud" && l.dead != nil {
 		panic(name)
 	}
 	if l.inbox != nil {

@@ -58,6 +58,7 @@ type Status struct {
 	Acknowledged uint64    `json:"acknowledged"` // messages the server acknowledged; QoS 0: were written
 	Refused      uint64    `json:"refused"`      // messages that can never be carried, and were dropped
 	Unmatched    uint64    `json:"unmatched"`    // messages queued under rules that are gone, and dropped
+	DeadLetters  uint64    `json:"dead_letters"` // messages the server refused for good, and put aside since the start
 	InFlight     int       `json:"in_flight"`    // sent and not yet acknowledged
 	LastAck      time.Time `json:"last_ack"`     // zero: never
 	Connects     uint64    `json:"connects"`

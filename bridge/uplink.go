@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,15 +34,20 @@ type uplink struct {
 	monitor *monitor
 	log     *slog.Logger
 	sending func(mqtt.Delivery, mqtt.Message) // is told what goes upstream, as what
-	warned  map[string]bool                   // filters whose messages were refused; of the bridge
+	warned  *firsts                           // filters whose messages were refused; of the bridge
+	local   mqtt.Publisher                    // takes dead letters
+	suspect *suspect                          // of the bridge
+	window  *window
 
-	confirmed bool // the server acknowledged something; of confirm
+	confirmed bool   // the server acknowledged something; of confirm
+	head      uint64 // the first message that it did not, 0: none; of confirm
 }
 
 // owed is a message that the server has not acknowledged.
 type owed struct {
 	receipt
-	seq uint64
+	d  mqtt.Delivery
+	at time.Time // when it was sent
 }
 
 // run moves messages until ctx is done, which is no error, or the link is lost.
@@ -95,28 +101,35 @@ func (u *uplink) send(ctx context.Context, sent chan<- owed) error {
 		case err != nil:
 			return fmt.Errorf("read the queue: %w", err)
 		}
-		u.forward(d, sent)
+		u.forward(receiving, d, sent)
 	}
 }
 
-// forward sends d, or drops it if it can never be sent.
-func (u *uplink) forward(d mqtt.Delivery, sent chan<- owed) {
+// forward sends d, or does away with it if it can never be sent.
+func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed) {
+	if again := (places{u.cfg.Name}).again(); strings.HasPrefix(d.Topic, again) {
+		d.Message, _ = revived(d.Message, again)
+	}
 	m, err := u.cfg.outgoing(d)
 	if err != nil {
 		u.drop(d, err)
 		return
 	}
+	if u.suspect.condemns(d.Seq) {
+		u.bury(d, u.suspect.why)
+		return
+	}
+	if !u.window.enter(ctx.Done()) {
+		return // it comes again
+	}
 	u.monitor.sent()
 	u.sending(d, m)
-	o := owed{u.link.publish(m), d.Seq}
+	o := owed{u.link.publish(m), d, time.Now()}
 	if m.QoS == mqtt.AtMostOnce {
 		u.await(o, nil)
 		return
 	}
-	select {
-	case sent <- o:
-	case <-u.link.alive().Done():
-	}
+	sent <- o // has room for all that the window lets through
 }
 
 // checkSize reports why no PUBLISH can hold payload bytes for topic, or nil.
@@ -140,12 +153,27 @@ func (u *uplink) drop(d mqtt.Delivery, why error) {
 	})
 	u.inbox.Ack(d.Seq)
 	_, filter := ruleFor(u.cfg.Out, d.Topic)
-	if u.warned[filter] {
-		return
+	if u.warned.first(filter) {
+		u.log.Warn("bridge drops messages that it cannot carry: check topics, strip and prefix of its rules",
+			"topic", d.Topic, "filter", filter, "error", why)
 	}
-	u.warned[filter] = true
-	u.log.Warn("bridge drops messages that it cannot carry: check topics, strip and prefix of its rules",
-		"topic", d.Topic, "filter", filter, "error", why)
+}
+
+// firsts tells the first time of each thing from all later ones.
+type firsts struct {
+	mu   sync.Mutex
+	seen map[string]bool // as many as there are filters, twice at most
+}
+
+func (f *firsts) first(thing string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seen == nil {
+		f.seen = make(map[string]bool)
+	}
+	known := f.seen[thing]
+	f.seen[thing] = true
+	return !known
 }
 
 // confirm acknowledges to the inbox what the server acknowledged, in order, until
@@ -157,6 +185,7 @@ func (u *uplink) confirm(sent <-chan owed) {
 	for o := range sent {
 		stall.Reset(patience)
 		if !u.await(o, stall.C) {
+			u.head = o.d.Seq
 			return
 		}
 		u.confirmed = true
@@ -175,14 +204,38 @@ func (u *uplink) await(o owed, stalled <-chan time.Time) bool {
 		u.link.abort(&stallError{u.server, time.Duration(u.cfg.StallTimeout)})
 		return false
 	}
-	if err := o.Error(); err != nil {
+	var refused *refusal
+	err := o.Error()
+	switch {
+	case u.link.alive().Err() != nil:
+		return false
+	case errors.As(err, &refused) && refused.final():
+		u.monitor.update(func(s *Status) { s.InFlight-- })
+		u.bury(o.d, refused)
+	case err != nil:
 		u.link.abort(err)
 		return false
+	default:
+		u.monitor.acknowledged() // first: who sees an empty queue sees it counted
+		u.inbox.Ack(o.d.Seq)
 	}
-	if u.link.alive().Err() != nil {
-		return false
-	}
-	u.monitor.acknowledged() // first: who sees an empty queue sees it counted
-	u.inbox.Ack(o.seq)
+	u.window.leave(time.Since(o.at) > slowAfter(time.Duration(u.cfg.StallTimeout)))
 	return true
+}
+
+// bury makes d a dead letter. When that cannot be kept, d stays in the queue and
+// comes again over the next link.
+func (u *uplink) bury(d mqtt.Delivery, why error) {
+	err := u.local.Publish(u.link.alive(), deadLetter(d.Message, places{u.cfg.Name}, why))
+	if err != nil {
+		u.link.abort(fmt.Errorf("a message that the server refuses cannot be put aside: %w", err))
+		return
+	}
+	u.monitor.update(func(s *Status) { s.DeadLetters++ })
+	u.inbox.Ack(d.Seq)
+	_, filter := ruleFor(u.cfg.Out, d.Topic)
+	if u.warned.first("dead " + filter) {
+		u.log.Warn("bridge puts a message aside that the server refuses; see docs/bridge.md, dead letters",
+			"topic", d.Topic, "filter", filter, "error", why)
+	}
 }

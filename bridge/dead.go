@@ -1,0 +1,193 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+// A message that the server refuses for good must not block those behind it. It
+// becomes a dead letter: a message in an inbox of its own, bridge/NAME/dead, which
+// stands on disk like any queue. Requeue puts it back.
+
+// maxTries is how often the server may refuse one message, or end the connection
+// because of it, before it is a dead letter.
+const maxTries = 5
+
+// The user properties of a dead letter.
+const (
+	propertyRefused = "tidegate-refused" // why the server does not take it
+	propertyRetain  = "tidegate-retain"  // it was to be retained
+)
+
+// DeadLetter is a message that the server refused for good.
+type DeadLetter struct {
+	Topic  string `json:"topic"` // here, not upstream
+	Bytes  int    `json:"bytes"` // of its payload
+	Reason string `json:"reason"`
+}
+
+// places are the topics and inboxes of a bridge's dead letters. Clients have no
+// business there: topics that begin with $ match no wildcard at the front.
+type places struct{ name string }
+
+func (p places) inbox() string     { return "bridge/" + p.name }
+func (p places) deadInbox() string { return "bridge/" + p.name + "/dead" }
+func (p places) dead() string      { return "$bridge/" + p.name + "/dead/" }
+func (p places) again() string     { return "$bridge/" + p.name + "/again/" }
+
+// openDead opens the inbox of the dead letters.
+func (b *Bridge) openDead(ctx context.Context, most int) (mqtt.Inbox, error) {
+	at := places{b.cfg.Name}
+	sub := mqtt.Subscription{Filter: at.dead() + "#", QoS: mqtt.AtLeastOnce}
+	inbox, err := b.local.OpenInbox(ctx, at.deadInbox(), mqtt.InboxOptions{MaxInflight: most}, sub)
+	if err != nil {
+		return nil, fmt.Errorf("open the queue %s: %w", at.deadInbox(), err)
+	}
+	return inbox, nil
+}
+
+// Dead returns the first dead letters, at most most of them. It must not be called
+// while Requeue or another Dead is: whoever is first gets [mqtt.ErrClosed].
+func (b *Bridge) Dead(ctx context.Context, most int) ([]DeadLetter, error) {
+	n := min(most, int(b.local.Backlog(places{b.cfg.Name}.deadInbox())))
+	list := make([]DeadLetter, 0, n)
+	err := b.eachDead(ctx, n, func(d mqtt.Delivery, _ mqtt.Inbox) error {
+		m, reason := revived(d.Message, places{b.cfg.Name}.dead())
+		list = append(list, DeadLetter{Topic: m.Topic, Bytes: len(m.Payload), Reason: reason})
+		return nil
+	})
+	return list, err
+}
+
+// Requeue puts the dead letters that are there now back into the queue, behind
+// what is in it, and returns how many.
+func (b *Bridge) Requeue(ctx context.Context) (n int, err error) {
+	at := places{b.cfg.Name}
+	err = b.eachDead(ctx, int(b.local.Backlog(at.deadInbox())), func(d mqtt.Delivery, inbox mqtt.Inbox) error {
+		m := d.Message
+		m.Topic = at.again() + strings.TrimPrefix(m.Topic, at.dead())
+		if err := b.local.Publish(ctx, m); err != nil {
+			return err
+		}
+		inbox.Ack(d.Seq)
+		n++
+		return nil
+	})
+	return n, err
+}
+
+// eachDead calls fn for the first n dead letters.
+func (b *Bridge) eachDead(ctx context.Context, n int, fn func(mqtt.Delivery, mqtt.Inbox) error) error {
+	if n == 0 {
+		return nil
+	}
+	inbox, err := b.openDead(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer inbox.Close()
+	for range n {
+		d, err := inbox.Recv(ctx)
+		if err != nil {
+			return fmt.Errorf("read the dead letters: %w", err)
+		}
+		if err := fn(d, inbox); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revived returns m, which came from under prefix, as it was, and why the server
+// had refused it.
+func revived(m mqtt.Message, prefix string) (was mqtt.Message, reason string) {
+	m.Topic = strings.TrimPrefix(m.Topic, prefix)
+	if m.Properties == nil {
+		return m, ""
+	}
+	p := *m.Properties
+	p.User = nil
+	for _, u := range m.Properties.User {
+		switch u.Name {
+		case propertyRefused:
+			reason = u.Value
+		case propertyRetain:
+			m.Retain = true
+		default:
+			p.User = append(p.User, u)
+		}
+	}
+	m.Properties = &p
+	return m, reason
+}
+
+// deadLetter is m as a dead letter. It does not expire: somebody has to look at it.
+func deadLetter(m mqtt.Message, at places, why error) mqtt.Message {
+	var p mqtt.Properties
+	if m.Properties != nil {
+		p = *m.Properties
+	}
+	p.User = append(p.User[:len(p.User):len(p.User)], mqtt.UserProperty{Name: propertyRefused, Value: why.Error()})
+	if m.Retain {
+		p.User = append(p.User, mqtt.UserProperty{Name: propertyRetain, Value: "1"})
+	}
+	return mqtt.Message{Topic: at.dead() + m.Topic, Payload: m.Payload, QoS: mqtt.AtLeastOnce, Properties: &p}
+}
+
+// suspect is the message that may be why a server ends connections, or refuses
+// something. Used by Run's goroutine between links, and read by send during one.
+type suspect struct {
+	seq   uint64
+	tries int
+	why   error
+}
+
+// blame counts a try of the message seq that the server did not take.
+func (s *suspect) blame(seq uint64, why error) {
+	if s.seq != seq {
+		*s = suspect{seq: seq}
+	}
+	s.tries++
+	s.why = why
+}
+
+// condemns reports whether the message seq has had its tries.
+func (s *suspect) condemns(seq uint64) bool { return s.seq == seq && s.tries >= maxTries }
+
+// final reports whether trying again with the same message is useless.
+func (r *refusal) final() bool {
+	switch r.reason {
+	case packet.ReasonNotAuthorized, packet.ReasonTopicNameInvalid, packet.ReasonPacketTooLarge,
+		packet.ReasonPayloadFormatInvalid, packet.ReasonRetainNotSupported, packet.ReasonQoSNotSupported:
+		return true
+	}
+	return false
+}
+
+// busy reports whether the refusal is not about the message at all.
+func (r *refusal) busy() bool {
+	return r.reason == packet.ReasonQuotaExceeded || r.reason == packet.ReasonReceiveMaximumExceeded
+}
+
+// culprit returns the message that the server did not take when the link ended
+// with err, if one can be named: the one that it refused, or the only one that
+// was under way when it cut the connection.
+func (u *uplink) culprit(err error) (seq uint64, ok bool) {
+	var r *refusal
+	var bye *farewell
+	switch under, _ := u.window.load(); {
+	case u.head == 0:
+		return 0, false
+	case errors.As(err, &r):
+		return u.head, !r.busy()
+	case errors.As(err, &bye):
+		return u.head, under == 1 && bye.final()
+	default:
+		return u.head, under == 1 && isClosed(err)
+	}
+}

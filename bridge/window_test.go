@@ -1,0 +1,354 @@
+package bridge
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	packets5 "github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"tidegate/internal/units"
+	"tidegate/mqtt"
+)
+
+func TestTheWindowGrowsAndShrinks(t *testing.T) {
+	w := newWindow(firstWindow, 100)
+	acknowledge := func(n int, slow bool) {
+		for range n {
+			if !w.enter(nil) {
+				t.Fatal("there is no room")
+			}
+			w.leave(slow)
+		}
+	}
+	for _, step := range []struct {
+		acks int
+		slow bool
+		want int
+		why  string
+	}{
+		{0, false, 8, "a fresh connection begins small"},
+		{10, false, 18, "it grows with each acknowledgement"},
+		{1000, false, 100, "up to the limit"},
+		{1, true, 50, "a slow one halves it"},
+		{40, true, 50, "what was under way then does not count"},
+		{10, true, 25, "the next slow one does"},
+		{24, false, 25, "from then on it grows slowly"},
+		{1, false, 26, "by one for as many as it is wide"},
+		{10000, true, 1, "it never closes"},
+	} {
+		acknowledge(step.acks, step.slow)
+		if _, size := w.load(); size != step.want {
+			t.Fatalf("%s: the window is %d wide, want %d", step.why, size, step.want)
+		}
+	}
+	if small := newWindow(firstWindow, 3); small.size != 3 {
+		t.Errorf("with a limit of 3 the window begins at %d", small.size)
+	}
+}
+
+func TestAWindowWithoutRoomMakesWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, done := newWindow(1, 1), make(chan struct{})
+		w.enter(nil)
+		entered := make(chan bool)
+		go func() { entered <- w.enter(nil) }()
+		synctest.Wait()
+		w.leave(false)
+		if !<-entered {
+			t.Error("a place was free")
+		}
+		close(done)
+		if w.enter(done) {
+			t.Error("there was no place")
+		}
+	})
+}
+
+// watching counts what is under way at a server that answers after a while.
+type watching struct {
+	mu          sync.Mutex
+	under, most int
+	first       int // the most before the first acknowledgement
+}
+
+func (w *watching) in() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.under++
+	w.most = max(w.most, w.under)
+}
+
+func (w *watching) out() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.first == 0 {
+		w.first = w.most
+	}
+	w.under--
+}
+
+func TestTheWindowIsTheSmallerOfBoth(t *testing.T) {
+	for name, c := range map[string]struct {
+		ours   int
+		theirs uint16
+		want   int
+	}{"ours": {20, 1000, 20}, "the server's": {100, 12, 12}, "a small one of the server": {100, 3, 3}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := config5()
+				cfg.MaxInflight = c.ours
+				var seen watching
+				local := newLocal(readings(500)...)
+				r := newRig(t, cfg, local, piped5(t, func(_ int, _ string, u upstream5) {
+					u.accept(func(a *packets5.Connack) { a.Properties.ReceiveMaximum = &c.theirs })
+					u.answerLate(200*time.Millisecond, &seen)
+				})).start()
+				<-local.empty()
+				r.end()
+				if seen.most != c.want || seen.first > firstWindow {
+					t.Errorf("%d messages were under way at most, and %d at first, want %d and %d at most", seen.most, seen.first, c.want, firstWindow)
+				}
+			})
+		})
+	}
+}
+
+// answerLate acknowledges each message after d.
+func (u upstream5) answerLate(d time.Duration, seen *watching) {
+	type late struct {
+		p  *packets5.Publish
+		at time.Time
+	}
+	arrived := make(chan late, 1000)
+	go func() {
+		defer close(arrived)
+		for {
+			p, ok := u.read().(*packets5.Publish)
+			if !ok {
+				return
+			}
+			seen.in()
+			arrived <- late{p, time.Now().Add(d)}
+		}
+	}()
+	for l := range arrived {
+		time.Sleep(time.Until(l.at)) // virtual
+		seen.out()
+		u.ack(l.p, 0)
+	}
+}
+
+// A link that is slow, but not so slow that it is stalled, is kept.
+func TestASlowLinkIsNotTakenForStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.StallTimeout = units.Duration(4 * time.Second)
+		local := newLocal(readings(300)...)
+		r := newRig(t, cfg, local, piped(t, func(_ int, _ string, u upstream) {
+			u.accept(packets.Accepted)
+			for p := u.publish(); p != nil; p = u.publish() {
+				time.Sleep(300 * time.Millisecond) // virtual: each takes that long
+				u.ack(p)
+			}
+		})).start()
+		<-local.empty()
+		if s := r.Status(); s.Connects != 1 {
+			t.Errorf("the status is %+v", s)
+		}
+		r.end()
+	})
+}
+
+func payloads(messages []mqtt.Message) string {
+	var b strings.Builder
+	for _, m := range messages {
+		b.Write(m.Payload)
+	}
+	return b.String()
+}
+
+func TestWhatAServerRefusesForGoodIsPutAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, got := newLocal(readings(26)...), ""
+		local.queue[2].Retain = true
+		allowed := false
+		r := newRig(t, config5(), local, piped5(t, func(_ int, _ string, u upstream5) {
+			u.accept(nil)
+			for {
+				p, ok := u.read().(*packets5.Publish)
+				switch {
+				case !ok:
+					return
+				case strings.Contains("cf", string(p.Payload)) && !allowed:
+					u.ack(p, packets5.PubackNotAuthorized)
+				default:
+					got += string(p.Payload)
+					if (string(p.Payload) == "c") != p.Retain || len(p.Properties.User) > 0 {
+						t.Errorf("the server got %v", p)
+					}
+					u.ack(p, 0)
+				}
+			}
+		})).start()
+		<-local.empty()
+		dead, err := r.Dead(t.Context(), 10)
+		if want := []DeadLetter{
+			{"sensor/a", 1, "not authorised: check user name and password, and what this client may do"},
+			{"sensor/a", 1, "not authorised: check user name and password, and what this client may do"},
+		}; err != nil || !slices.Equal(dead, want) {
+			t.Errorf("the dead letters are %v, %v", dead, err)
+		}
+		if s := r.Status(); s.DeadLetters != 2 || s.Connects != 1 || s.Acknowledged != 24 || r.log.count("puts a message aside") != 1 {
+			t.Errorf("the status is %+v", s)
+		}
+		if want := "abdeghijklmnopqrstuvwxyz"; got != want {
+			t.Errorf("the server got %s, want %s", got, want)
+		}
+		allowed = true
+		if n, err := r.Requeue(t.Context()); n != 2 || err != nil {
+			t.Errorf("%d were queued again, %v", n, err)
+		}
+		<-local.empty()
+		synctest.Wait()
+		if dead, err := r.Dead(t.Context(), 10); len(dead) > 0 || err != nil || !strings.HasSuffix(got, "zcf") {
+			t.Errorf("the dead letters are %v, %v, and the server got %s", dead, err, got)
+		}
+		r.end()
+	})
+}
+
+// Each server has a way of its own not to take a message.
+func TestAMessageThatEndsConnectionsIsPutAside(t *testing.T) {
+	last := func(u upstream5, reason byte) {
+		p := packets5.NewControlPacket(packets5.DISCONNECT)
+		p.Content.(*packets5.Disconnect).ReasonCode = reason
+		_, _ = p.WriteTo(u)
+	}
+	refuse5 := func(reason func(u upstream5, p *packets5.Publish)) func(t *testing.T, got *string) dialFunc {
+		return func(t *testing.T, got *string) dialFunc {
+			return piped5(t, func(_ int, _ string, u upstream5) {
+				u.accept(nil)
+				for {
+					p, ok := u.read().(*packets5.Publish)
+					if !ok {
+						return
+					}
+					if string(p.Payload) == "k" {
+						reason(u, p)
+						return
+					}
+					*got += string(p.Payload)
+					u.ack(p, 0)
+				}
+			})
+		}
+	}
+	for name, c := range map[string]struct {
+		protocol int
+		dial     func(t *testing.T, got *string) dialFunc
+	}{
+		"3.1.1: cuts the connection": {4, func(t *testing.T, got *string) dialFunc {
+			return piped(t, func(_ int, _ string, u upstream) {
+				u.accept(packets.Accepted)
+				for p := u.publish(); p != nil && string(p.Payload) != "k"; p = u.publish() {
+					*got += string(p.Payload)
+					u.ack(p)
+				}
+			})
+		}},
+		"5: takes leave": {5, refuse5(func(u upstream5, _ *packets5.Publish) { last(u, packets5.DisconnectPacketTooLarge) })},
+		"5: refuses it":  {5, refuse5(func(u upstream5, p *packets5.Publish) { u.ack(p, packets5.PubackImplementationSpecificError); u.read() })},
+		"5: just cuts":   {5, refuse5(func(upstream5, *packets5.Publish) {})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				local, got := newLocal(readings(26)...), ""
+				cfg := testConfig()
+				cfg.Protocol = c.protocol
+				r := newRig(t, cfg, local, c.dial(t, &got)).start()
+				<-local.empty()
+				synctest.Wait()
+				s := r.Status()
+				r.end()
+				if first := unique(got); first != "abcdefghijlmnopqrstuvwxyz" || s.DeadLetters != 1 || payloads(local.dead.queue) != "k" {
+					t.Errorf("the server got %s, the status is %+v", got, s)
+				}
+				if s.Connects > maxTries+firstWindow { // until it is alone, and then its tries
+					t.Errorf("that took %d connections", s.Connects)
+				}
+			})
+		})
+	}
+}
+
+// unique returns the letters of s at their first place.
+func unique(s string) (first string) {
+	for _, r := range s {
+		if !strings.ContainsRune(first, r) {
+			first += string(r)
+		}
+	}
+	return first
+}
+
+// An uplink that dies again and again, and a server that is full, condemn nobody.
+func TestBadTimesPutNothingAside(t *testing.T) {
+	for name, dial := range map[string]func(*testing.T, *time.Time) dialFunc{
+		"silence": func(t *testing.T, end *time.Time) dialFunc {
+			return piped5(t, func(_ int, _ string, u upstream5) {
+				if time.Now().After(*end) {
+					u.serve(nil)
+					return
+				}
+				u.accept(nil)
+				for u.read() != nil { // takes and says nothing
+				}
+			})
+		},
+		"quota exceeded": func(t *testing.T, end *time.Time) dialFunc {
+			return piped5(t, func(_ int, _ string, u upstream5) {
+				if time.Now().After(*end) {
+					u.serve(nil)
+					return
+				}
+				u.accept(nil)
+				for p, ok := u.read().(*packets5.Publish); ok; p, ok = u.read().(*packets5.Publish) {
+					u.ack(p, packets5.PubackQuotaExceeded)
+				}
+			})
+		},
+		"cut before anything is sent": func(t *testing.T, end *time.Time) dialFunc {
+			return piped5(t, func(_ int, _ string, u upstream5) {
+				if time.Now().After(*end) {
+					u.serve(nil)
+					return
+				}
+				u.accept(nil)
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				end := time.Now().Add(5 * time.Hour)
+				local := newLocal()
+				if name != "cut before anything is sent" {
+					local.add(readings(26)...)
+				}
+				r := newRig(t, config5(), local, dial(t, &end)).start()
+				time.Sleep(5 * time.Hour) // virtual
+				local.add(readings(1)...)
+				<-local.empty()
+				synctest.Wait()
+				if s := r.Status(); s.DeadLetters != 0 || s.Connects < 10 {
+					t.Errorf("the status is %+v", s)
+				}
+				r.end()
+			})
+		})
+	}
+}
