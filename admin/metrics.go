@@ -65,6 +65,7 @@ var bridgeMetrics = []metric[Bridge]{
 	{"tidegate_bridge_last_ack_age_seconds", "Time since upstream acknowledged a message; absent before the first.", func(b *Bridge) float64 { return orNaN(b.LastAckAgeSeconds) }},
 	{"tidegate_bridge_connects_total", "Connections made.", func(b *Bridge) float64 { return float64(b.Connects) }},
 	{"tidegate_bridge_refused_total", "Messages dropped because they can never be carried.", func(b *Bridge) float64 { return float64(b.Refused) }},
+	{"tidegate_bridge_dead_letters", "Messages that upstream refused for good, kept aside.", func(b *Bridge) float64 { return float64(b.DeadLetters) }},
 	{"tidegate_bridge_unmatched_total", "Messages dropped because the rule they were queued under is gone.", func(b *Bridge) float64 { return float64(b.Unmatched) }},
 }
 

@@ -17,6 +17,9 @@ func problems(st *Status, unready error) []string {
 		if !b.Connected() {
 			add("bridge %s: not connected for %s, messages waiting: %d%s", b.Name, b.StateAgeSeconds, b.Backlog, because(b.Error))
 		}
+		if b.DeadLetters > 0 {
+			add("bridge %s: messages that the server refuses, kept aside: %d; the log says why", b.Name, b.DeadLetters)
+		}
 		if b.Refused > 0 {
 			add("bridge %s: messages dropped since the start because they cannot be carried: %d; check strip and prefix of its rules", b.Name, b.Refused)
 		}

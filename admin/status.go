@@ -46,6 +46,7 @@ type Bridge struct {
 	Acknowledged      uint64    `json:"acknowledged"` // messages the server acknowledged
 	Refused           uint64    `json:"refused"`      // messages that can never be carried, and were dropped
 	Unmatched         uint64    `json:"unmatched"`    // messages queued under rules that are gone, and dropped
+	DeadLetters       int64     `json:"dead_letters"` // messages the server refused for good, kept aside
 	InFlight          int       `json:"in_flight"`    // sent and not yet acknowledged
 	Connects          uint64    `json:"connects"`
 	LastAck           time.Time `json:"last_ack,omitzero"`
@@ -100,7 +101,7 @@ func (s *Server) Status() Status {
 	}
 	for _, b := range s.src.Bridges {
 		b := b.Status()
-		st.Bridges = append(st.Bridges, newBridge(b, s.src.Broker.Backlog("bridge/"+b.Name)))
+		st.Bridges = append(st.Bridges, newBridge(b, s.src.Broker.Backlog("bridge/"+b.Name), s.src.Broker.Backlog("bridge/"+b.Name+"/dead")))
 	}
 	for _, a := range s.src.Adapters {
 		st.Adapters = append(st.Adapters, newAdapter(a.Status()))
@@ -121,12 +122,12 @@ func longest(list []broker.SessionStatus) []broker.SessionStatus {
 	return list[:min(len(list), maxSessions)]
 }
 
-func newBridge(b bridge.Status, backlog int64) Bridge {
+func newBridge(b bridge.Status, backlog, dead int64) Bridge {
 	return Bridge{
 		Name: b.Name, Server: b.Server, State: b.State.String(),
 		Since: b.Since.UTC(), StateAgeSeconds: since(b.Since), Backlog: backlog,
 		Error: b.Error, ErrorAt: b.ErrorAt.UTC(),
-		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched,
+		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched, DeadLetters: dead,
 		InFlight: b.InFlight, Connects: b.Connects,
 		LastAck: b.LastAck.UTC(), LastAckAgeSeconds: sinceEver(b.LastAck),
 	}

@@ -73,7 +73,7 @@ func example() Status {
 			},
 			{
 				Name: "cloud", Server: "tcp://emqx-1.example.com:1883", State: "down", Since: day, StateAgeSeconds: 754,
-				Backlog: 1234, Refused: 1, Unmatched: 2, ErrorAt: day,
+				Backlog: 1234, Refused: 1, Unmatched: 2, DeadLetters: 3, ErrorAt: day,
 				Error: "there is no route to emqx-1.example.com:1883: is the network up? (dial tcp: network is unreachable)",
 			},
 		},

@@ -15,7 +15,8 @@
 // A message takes this way: inbox, rules.go, uplink.go send, paho.go, the
 // server; its acknowledgement comes back through paho.go, uplink.go confirm,
 // inbox. It is acknowledged to the inbox only when the server acknowledged it
-// over the link that is still up.
+// over the link that is still up. How many are under way, window.go decides; what
+// the server refuses for good goes to an inbox of its own, see dead.go.
 //
 // # Goroutines
 //
