@@ -109,7 +109,7 @@ func (l *fakeLocal) OpenInbox(_ context.Context, name string, o mqtt.InboxOption
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if name == "bridge/cloud/dead" && l.dead != nil {
-		return l.dead.OpenInbox(nil, name, o, subs...)
+		return l.dead.OpenInbox(context.Background(), name, o, subs...)
 	}
 	if name != "bridge/cloud" && l.dead != nil {
 		panic(name)
