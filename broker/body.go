@@ -15,6 +15,7 @@ type body struct {
 	buf     []byte // length of the topic in two bytes, topic, payload, properties
 	props   int    // where the properties begin
 	expires int64  // broker time; 0: never
+	at      int64  // broker time at which it was published; 0: not noted
 }
 
 func (b *body) topicEnd() int                 { return 2 + int(b.buf[0])<<8 + int(b.buf[1]) }
@@ -57,18 +58,20 @@ func appendBody[T string | []byte](dst []byte, topic T, payload []byte, props pa
 }
 
 // What the store keeps of a body: a byte of flags, how many bytes of properties
-// there are at the end, when the message expires as Unix time in milliseconds,
-// and the bytes. The two numbers are there only if their flag is set.
+// there are at the end, when the message expires and when it was published as
+// times of [Options.Line] in Unix milliseconds, and the bytes. The numbers are
+// there only if their flag is set.
 const (
 	storedProps   = 1 << 0
 	storedExpires = 1 << 1
+	storedAt      = 1 << 2
 )
 
 var errBody = errors.New("the message makes no sense")
 
-// appendStored appends what the store keeps. wall is what the clock says at
+// appendStored appends what the store keeps. line is what [Options.Line] says at
 // broker time now.
-func (b *body) appendStored(dst []byte, now int64, wall time.Time) []byte {
+func (b *body) appendStored(dst []byte, now int64, line time.Time) []byte {
 	var flags byte
 	if b.props < len(b.buf) {
 		flags |= storedProps
@@ -76,20 +79,29 @@ func (b *body) appendStored(dst []byte, now int64, wall time.Time) []byte {
 	if b.expires != 0 {
 		flags |= storedExpires
 	}
+	if b.at != 0 {
+		flags |= storedAt
+	}
 	dst = append(dst, flags)
 	if flags&storedProps != 0 {
 		dst = binary.AppendUvarint(dst, uint64(len(b.buf)-b.props))
 	}
 	if flags&storedExpires != 0 {
-		at := wall.Add(time.Duration(b.expires - now))
-		dst = binary.BigEndian.AppendUint64(dst, uint64(at.UnixMilli()))
+		dst = appendTime(dst, line.Add(time.Duration(b.expires-now)))
+	}
+	if b.at != 0 {
+		dst = appendTime(dst, line.Add(time.Duration(b.at-now)))
 	}
 	return append(dst, b.buf...)
 }
 
+func appendTime(dst []byte, at time.Time) []byte {
+	return binary.BigEndian.AppendUint64(dst, uint64(at.UnixMilli()))
+}
+
 // parseBody is the reverse. The body is a copy.
-func parseBody(data []byte, now int64, wall time.Time) (b body, err error) {
-	if len(data) == 0 || data[0]&^(storedProps|storedExpires) != 0 {
+func parseBody(data []byte, now int64, line time.Time) (b body, err error) {
+	if len(data) == 0 || data[0]&^(storedProps|storedExpires|storedAt) != 0 {
 		return b, errBody
 	}
 	flags, rest := data[0], data[1:]
@@ -101,13 +113,19 @@ func parseBody(data []byte, now int64, wall time.Time) (b body, err error) {
 		}
 		rest = rest[n:]
 	}
-	if flags&storedExpires != 0 {
+	for _, t := range []struct {
+		flag byte
+		to   *int64
+	}{{storedExpires, &b.expires}, {storedAt, &b.at}} {
+		if flags&t.flag == 0 {
+			continue
+		}
 		if len(rest) < 8 {
 			return b, errBody
 		}
 		at := time.UnixMilli(int64(binary.BigEndian.Uint64(rest)))
-		if b.expires = now + int64(at.Sub(wall)); b.expires == 0 {
-			b.expires = -1
+		if *t.to = now + int64(at.Sub(line)); *t.to == 0 {
+			*t.to = -1
 		}
 		rest = rest[8:]
 	}

@@ -28,6 +28,11 @@ type Options struct {
 
 	Hooks Hooks // what the embedding program wants to decide and to see
 
+	// Line is the time that is stored with messages: it must never go back,
+	// nor over a restart, and never jump, or stored messages expire early. Then
+	// messages are stamped, too. nil: [time.Now], and they are not.
+	Line func() time.Time
+
 	Circle Circle // keeps messages from going in circles with other gateways; nil: there are no bridges
 }
 
@@ -40,8 +45,10 @@ type Broker struct {
 	start       time.Time
 	hooks       Hooks
 	circle      Circle
-	onlineDelay int64 // nanoseconds
-	maxRAM      int   // bytes of one session's queue in memory
+	line        func() time.Time // see Options
+	stamps      bool             // messages have the time at which they were published
+	onlineDelay int64            // nanoseconds
+	maxRAM      int              // bytes of one session's queue in memory
 
 	commit      *committer
 	memory      budget
@@ -82,6 +89,8 @@ func New(cfg Config, o Options) (*Broker, error) {
 		log:         o.Log,
 		hooks:       o.Hooks,
 		circle:      o.Circle,
+		line:        o.Line,
+		stamps:      o.Line != nil,
 		start:       time.Now(),
 		onlineDelay: int64(cmp.Or(o.OnlineDelay, units.Duration(time.Second))),
 		maxRAM:      int(cfg.Queue.MaxMemory),
@@ -94,6 +103,9 @@ func New(cfg Config, o Options) (*Broker, error) {
 	}
 	limit := int64(cmp.Or(o.MemoryLimit, 64*units.MiB))
 	b.memory = budget{limit: limit / 2, short: make(chan struct{}, 1)}
+	if b.line == nil {
+		b.line = time.Now
+	}
 	b.sysRetained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits}
 	b.retained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits, memory: &b.memory}
 	b.alarms = alarms{set: make(map[alarmKey]alarm), wake: make(chan struct{}, 1)}
@@ -102,6 +114,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		store:    o.Store,
 		log:      o.Log,
 		now:      b.now,
+		line:     b.line,
 		interval: int64(cmp.Or(o.CommitInterval, units.Duration(10*time.Millisecond))),
 		maxBytes: int(limit / 4),
 		wake:     make(chan struct{}, 1),

@@ -90,7 +90,7 @@ func (c *committer) shut() (waiters []waiter, then []func(*turn, error)) {
 // group is what one commit takes: the batch for the store and what to do when it
 // is on disk.
 type group struct {
-	wall    time.Time // when it was gathered
+	line    time.Time // when it was gathered
 	batch   store.Batch
 	records []*record
 	queues  []*session
@@ -147,7 +147,7 @@ func (c *committer) take() *group {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy = true
-	g := &group{wall: time.Now(), then: c.then, orphans: c.orphans}
+	g := &group{line: c.line(), then: c.then, orphans: c.orphans}
 	for i := range c.pend.len() {
 		if r := *c.pend.at(i); r.state == waiting || r.state == writing {
 			c.write(g, r)
@@ -180,7 +180,7 @@ func (c *committer) write(g *group, r *record) {
 	}
 	r.state = writing
 	g.records = append(g.records, r)
-	g.batch.Records = append(g.batch.Records, store.Record{Seq: r.seq, Owners: owners, Data: r.body.appendStored(nil, c.now(), g.wall)})
+	g.batch.Records = append(g.batch.Records, store.Record{Seq: r.seq, Owners: owners, Data: r.body.appendStored(nil, c.now(), g.line)})
 }
 
 // putBack makes dirty again what could not be written. What every owner has

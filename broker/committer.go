@@ -32,6 +32,7 @@ type committer struct {
 	store    *store.Store
 	log      *slog.Logger
 	now      func() int64
+	line     func() time.Time
 	interval int64 // commit_interval
 	maxBytes int   // of records that wait, before publishers are held back
 	wake     chan struct{}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"tidegate/mqtt"
 )
@@ -152,7 +153,11 @@ func (in *inbox) deliver(it item, now int64, _ bool) (flush bool) {
 	}
 	m := mqtt.Message{Topic: string(it.body.topic()), Payload: payload, QoS: it.qos, Retain: it.retain}
 	it.body.describe(&m, now)
-	in.ready.push(mqtt.Delivery{Seq: it.seq, Relayed: it.relay, Message: m})
+	d := mqtt.Delivery{Seq: it.seq, Relayed: it.relay, Message: m}
+	if it.body.at != 0 {
+		d.At = in.s.b.line().Add(time.Duration(it.body.at - now))
+	}
+	in.ready.push(d)
 	return true
 }
 

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"slices"
-	"time"
 
 	"tidegate/store"
 )
@@ -144,10 +143,10 @@ func (s *session) refill(t *turn) {
 // there may be more up to upTo.
 func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
 	bytes, most := 0, s.page()
-	now, wall := s.b.now(), time.Now()
+	now, line := s.b.now(), s.b.line()
 	err = s.b.commit.store.Read(s.queue, from, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		it := itemFromTag(tag)
-		b, err := parseBody(data, now, wall)
+		b, err := parseBody(data, now, line)
 		if !validQoS(it.qos) || err != nil {
 			s.b.log.Error("skipped a message in the journal that makes no sense", "session", s.id, "seq", seq)
 			return true

@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"sync"
-	"time"
 
 	"tidegate/mqtt"
 	"tidegate/store"
@@ -138,7 +137,7 @@ func (b *Broker) storeRetained(t *turn, p *publication, kept body) (ok, first bo
 	}
 	row := store.Row{Table: retainedTable, Key: kept.topic()}
 	if len(kept.payload()) > 0 {
-		row.Value = kept.appendStored([]byte{retainedVersion, byte(p.qos)}, t.now, time.Now())
+		row.Value = kept.appendStored([]byte{retainedVersion, byte(p.qos)}, t.now, b.line())
 	}
 	if p.qos == mqtt.AtMostOnce || p.unconfirmed() {
 		b.commit.put(row, t.now+lazy, nil)
@@ -249,7 +248,7 @@ func (b *Broker) loadRetained() error {
 		var kept body
 		err := errBody
 		if len(value) > 2 && value[0] == retainedVersion && value[1] <= byte(mqtt.ExactlyOnce) {
-			kept, err = parseBody(value[2:], b.now(), time.Now())
+			kept, err = parseBody(value[2:], b.now(), b.line())
 		}
 		if err != nil {
 			b.log.Error("skipped a retained message in the store that makes no sense", "topic", string(key))

@@ -35,6 +35,9 @@ func (b *Broker) route(t *turn, p *publication) error {
 	var kept body
 	if wanted != mqtt.AtMostOnce || p.retain {
 		kept = appendBody(nil, p.topic, p.payload, p.props, t.now)
+		if b.stamps {
+			kept.at = max(t.now, 1)
+		}
 	} else if len(m.durable)+len(m.transient) > 0 {
 		kept = appendBody(t.scratch, p.topic, p.payload, p.props, t.now)
 		t.scratch = kept.buf

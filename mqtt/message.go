@@ -112,8 +112,9 @@ const GatewayClient = "tidegate-"
 // Delivery is a message handed out by an [Inbox], with Retain as it was
 // published.
 type Delivery struct {
-	Seq     uint64 // names the delivery in Ack; rises with each message
-	Relayed bool   // it came through a bridge, ours or another gateway's
+	Seq     uint64    // names the delivery in Ack; rises with each message
+	Relayed bool      // it came through a bridge, ours or another gateway's
+	At      time.Time // when it was published, on the line of time that the broker was given; zero: not noted
 	Message
 }
 

@@ -37,6 +37,7 @@ var rooms = map[string]room{
 	"adapters/decode":  {level: 0, why: "frames to fields is pure: no I/O, no MQTT"},
 	"internal/units":   {level: 0, why: "sizes and durations of the configuration"},
 	"internal/check":   {level: 0, why: "mistakes in the configuration"},
+	"internal/clock":   {level: 0, why: "what time it is, and how far that can be trusted, for all who stamp and store"},
 	"internal/backoff": {level: 0, why: "waiting longer after each failure, for bridge and adapters"},
 	"internal/pty":     {level: 0, why: "a pseudo terminal that plays a serial sensor, for demo and tests"},
 	"internal/tty":     {level: 0, why: "a password from the terminal, for the command passwd"},
