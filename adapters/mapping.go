@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode"
 
+	"tidegate/internal/clock"
 	"tidegate/mqtt"
 )
 
@@ -33,6 +34,7 @@ type Mapping struct {
 	topic   []string // the template, cut at each {field}
 	payload string
 	fields  map[string]scaled
+	clock   *clock.Clock // nil: the system's time is taken as it is
 }
 
 // scaled is a Field whose scale is ready for use.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tidegate/internal/backoff"
+	"tidegate/internal/clock"
 	"tidegate/mqtt"
 )
 
@@ -48,6 +49,9 @@ func NewSupervisor(c *Config, a Adapter, p mqtt.Publisher, log *slog.Logger) *Su
 		status:    Status{Name: c.Name, Kind: c.Kind, State: Offline, Since: time.Now()},
 	}
 }
+
+// UseClock gives the readings the gateway's clock. It is called before Run.
+func (s *Supervisor) UseClock(c *clock.Clock) { s.mapping.clock = c }
 
 // Run runs the adapter until ctx is done. The retained status topic says
 // "offline" from the start, "online" from the first [Sink.Emit] of each run to

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tidegate/internal/backoff"
+	"tidegate/internal/clock"
 	"tidegate/mqtt"
 )
 
@@ -31,6 +32,7 @@ type Bridge struct {
 	open    openFunc
 	monitor monitor
 
+	sealer  sealer
 	echoes  *echoes   // of what may come back through in; nil: nothing can
 	circle  *Circle   // of all bridges of the gateway
 	hearers []*Bridge // bridges of the same gateway with rules for in, perhaps this one
@@ -83,6 +85,7 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 	if cfg.Protocol == 5 {
 		b.open = (&paho5Client{client}).open
 	}
+	b.sealer = sealer{gateway: gateway, bridge: cfg.Name, json: cfg.Envelope == envelopeJSON, keep: 4 * cfg.MaxInflight, clock: clock.New()}
 	Join(NewCircle(), b)
 	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now()}
 	return b, nil
@@ -169,7 +172,7 @@ func (b *Bridge) round(ctx context.Context, server string) (proven bool, err err
 	defer d.end()
 	defer func() { b.heard = l.heard() }()
 	u := uplink{
-		cfg: &b.cfg, server: server, link: l, inbox: inbox, sending: b.sending,
+		cfg: &b.cfg, server: server, link: l, inbox: inbox, seal: b.sealer.seal, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
 		local: b.local, suspect: &b.suspect, window: b.newWindow(l),
 	}

@@ -54,6 +54,10 @@ type Config struct {
 	// bounds the memory that it can make the gateway use.
 	MaxPacketSize units.Size `yaml:"max_packet_size"`
 
+	// Envelope is none, or json: around each payload stands what identifies the
+	// message, see [Envelope].
+	Envelope string `yaml:"envelope"`
+
 	// Out says what goes upstream and under which topic, In what comes down.
 	Out []Rule `yaml:"out"`
 	In  []Rule `yaml:"in"`
@@ -84,6 +88,7 @@ func (c *Config) SetDefaults() {
 	setDefault(&c.Backoff.Min, units.Duration(time.Second))
 	setDefault(&c.Backoff.Max, max(c.Backoff.Min, units.Duration(2*time.Minute)))
 	setDefault(&c.StallTimeout, units.Duration(30*time.Second))
+	setDefault(&c.Envelope, envelopeNone)
 	setDefault(&c.MaxPacketSize, units.MiB)
 	for _, rules := range [][]Rule{c.Out, c.In} {
 		for i := range rules {
@@ -167,6 +172,9 @@ func (c *Config) checkNumbers(p *check.Problems) {
 	}
 	if c.MaxInflight < 1 || c.MaxInflight > maxInflight {
 		p.Add("max_inflight", "%d is not in 1 to %d; 100 is usual", c.MaxInflight, maxInflight)
+	}
+	if c.Envelope != envelopeNone && c.Envelope != envelopeJSON {
+		p.Add("envelope", "%q is unknown: write %s or %s", c.Envelope, envelopeNone, envelopeJSON)
 	}
 	if n := c.MaxPacketSize; n < minPacketSize || n > maxRemaining {
 		p.Add("max_packet_size", "%v is not in %v to 256MiB; 1MiB is usual", n, units.Size(minPacketSize))

@@ -33,6 +33,7 @@ type uplink struct {
 	inbox   mqtt.Inbox
 	monitor *monitor
 	log     *slog.Logger
+	seal    func(mqtt.Delivery) []byte        // makes the payload that goes upstream
 	sending func(mqtt.Delivery, mqtt.Message) // is told what goes upstream, as what
 	warned  *firsts                           // filters whose messages were refused; of the bridge
 	local   mqtt.Publisher                    // takes dead letters
@@ -110,6 +111,7 @@ func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed)
 	if again := (places{u.cfg.Name}).again(); strings.HasPrefix(d.Topic, again) {
 		d.Message, _ = revived(d.Message, again)
 	}
+	d.Payload = u.seal(d)
 	m, err := u.cfg.outgoing(d)
 	if err != nil {
 		u.drop(d, err)

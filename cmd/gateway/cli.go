@@ -38,6 +38,7 @@ type commands struct {
 	Pub     PubCmd     `cmd:"" help:"Publish messages."`
 	Sub     SubCmd     `cmd:"" help:"Subscribe and print messages."`
 	Bridge  BridgeCmd  `cmd:"" help:"Look at a bridge."`
+	Verify  VerifyCmd  `cmd:"" help:"Report what is missing or came twice upstream."`
 	Passwd  PasswdCmd  `cmd:"" help:"Add, change or delete a user of a password file."`
 	Devices DevicesCmd `cmd:"" help:"List serial ports."`
 	Bench   BenchCmd   `cmd:"" help:"Put a load on a broker and measure it."`

@@ -15,6 +15,7 @@ import (
 	"tidegate/admin"
 	"tidegate/bridge"
 	"tidegate/broker"
+	"tidegate/internal/clock"
 	"tidegate/mqtt"
 	"tidegate/store"
 )
@@ -26,6 +27,7 @@ type gateway struct {
 	started     time.Time
 	store       *store.Store
 	broker      *broker.Broker
+	clock       *clock.Clock
 	bridges     []*bridge.Bridge
 	supervisors []*adapters.Supervisor
 	admin       *admin.Server
@@ -57,6 +59,11 @@ func (g *gateway) make() (err error) {
 		MemoryLimit:    g.cfg.Gateway.MemoryLimit,
 	}
 	circle := bridge.NewCircle()
+	if g.clock, err = clock.Open(g.cfg.Gateway.DataDir); err != nil {
+		g.log.Warn("the clock's state", "error", err)
+	}
+	g.clock.Raise(thisBuild().time)
+	o.Line = g.clock.Now
 	if len(g.cfg.Bridges) > 0 {
 		o.Circle = circle
 	}
@@ -68,6 +75,7 @@ func (g *gateway) make() (err error) {
 		if err != nil {
 			return err
 		}
+		b.UseClock(g.clock)
 		g.bridges = append(g.bridges, b)
 	}
 	bridge.Join(circle, g.bridges...)
@@ -76,7 +84,9 @@ func (g *gateway) make() (err error) {
 		if err != nil {
 			return fmt.Errorf("adapter %q: %w", c.Common().Name, err)
 		}
-		g.supervisors = append(g.supervisors, adapters.NewSupervisor(c.Common(), a, g.broker, g.log))
+		s := adapters.NewSupervisor(c.Common(), a, g.broker, g.log)
+		s.UseClock(g.clock)
+		g.supervisors = append(g.supervisors, s)
 	}
 	g.admin = admin.New(g.cfg.Admin.Listen, admin.Sources{
 		Name: g.cfg.Gateway.Name, Version: thisBuild().Version, Started: g.started,
@@ -118,6 +128,11 @@ func (g *gateway) run(ctx context.Context, ready func()) error {
 	core := newRoom()
 	core.run(g.store.Run)
 	core.run(func(ctx context.Context) { failed("broker", g.broker.Serve(ctx)) })
+	core.run(func(ctx context.Context) {
+		if err := g.clock.Run(ctx); err != nil {
+			g.log.Warn("the time could not be saved", "error", err)
+		}
+	})
 	core.run(func(ctx context.Context) { failed("admin", g.admin.Serve(ctx)) })
 	defer core.stop()
 	uplinks := newRoom()

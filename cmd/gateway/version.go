@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"time"
 )
 
 // version is set by the linker: -ldflags "-X main.version=1.2.3".
@@ -30,6 +31,8 @@ type build struct {
 	Commit   string `json:"commit"` // "unknown" when not built from a checkout
 	Go       string `json:"go"`
 	Platform string `json:"platform"` // such as linux/arm64
+
+	time time.Time // of the commit; zero: unknown
 }
 
 // thisBuild asks the linker and the Go tool.
@@ -47,6 +50,8 @@ func thisBuild() build {
 		switch {
 		case s.Key == "vcs.revision":
 			b.Commit = s.Value
+		case s.Key == "vcs.time":
+			b.time, _ = time.Parse(time.RFC3339, s.Value)
 		case s.Key == "vcs.modified" && s.Value == "true":
 			modified = " (modified)"
 		}

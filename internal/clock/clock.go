@@ -76,8 +76,19 @@ func Open(dir string) (*Clock, error) {
 	return c, c.open()
 }
 
+// New returns a clock that keeps nothing over a restart.
+func New() *Clock {
+	c := &Clock{wall: time.Now, synced: systemSynced}
+	_ = c.open() // there is no file to fail with
+	return c
+}
+
 func (c *Clock) open() error {
-	text, err := os.ReadFile(c.path)
+	var text []byte
+	err := fs.ErrNotExist
+	if c.path != "" {
+		text, err = os.ReadFile(c.path)
+	}
 	if err == nil {
 		err = json.Unmarshal(text, &c.state)
 	}
@@ -86,10 +97,12 @@ func (c *Clock) open() error {
 	}
 	now := c.wall()
 	c.began = time.Now()
-	c.first = max(now.UnixNano(), c.state.Line+1)
+	c.first = max(now.UnixNano(), c.state.Line)
 	if c.state.Line != 0 && !c.state.Clean {
 		c.first = max(c.first, c.state.Line+int64(saveInterval))
 	}
+	c.first += int64(time.Millisecond) - c.first%int64(time.Millisecond) // stamps may be cut to milliseconds
+	c.state.Clean = false
 	c.state.Boot++
 	c.begin(c.first, now.UnixNano()-c.first, Unsynced)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -143,6 +156,9 @@ func (c *Clock) Floor() time.Time {
 // Raise tells the clock a time that has certainly passed, as the one when the
 // program was built.
 func (c *Clock) Raise(passed time.Time) {
+	if passed.IsZero() {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state.Trusted = max(c.state.Trusted, passed.UnixNano())
@@ -206,6 +222,9 @@ func (c *Clock) learn() bool {
 func (c *Clock) save() error {
 	c.saved = time.Now()
 	c.state.Line = c.now()
+	if c.path == "" {
+		return nil
+	}
 	text, err := json.Marshal(c.state)
 	if err != nil {
 		return fmt.Errorf("save the time: %w", err)
