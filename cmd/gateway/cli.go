@@ -39,6 +39,7 @@ type commands struct {
 	Sub     SubCmd     `cmd:"" help:"Subscribe and print messages."`
 	Bridge  BridgeCmd  `cmd:"" help:"Look at a bridge."`
 	Verify  VerifyCmd  `cmd:"" help:"Report what is missing or came twice upstream."`
+	Import  ImportCmd  `cmd:"" help:"Turn a mosquitto.conf into a configuration."`
 	Passwd  PasswdCmd  `cmd:"" help:"Add, change or delete a user of a password file."`
 	Devices DevicesCmd `cmd:"" help:"List serial ports."`
 	Bench   BenchCmd   `cmd:"" help:"Put a load on a broker and measure it."`
