@@ -2,12 +2,12 @@ package bridge
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	"tidegate/internal/clock"
+	"tidegate/mqtt"
 )
 
 // maxSeen bounds the messages of a bridge that an [Audit] remembers to tell what
@@ -60,13 +60,13 @@ func (p place) String() string { return fmt.Sprintf("%d.%d", p.boot, p.seq) }
 // NewAudit returns one that has seen nothing.
 func NewAudit() *Audit { return &Audit{ways: make(map[string]*way)} }
 
-var errNoEnvelope = errors.New("it has no envelope: set envelope: json for the bridge")
+var errNoEnvelope = errors.New("it has no envelope: set envelope: json, or properties, for the bridge")
 
-// Add takes the payload of a message, and returns a line about what it shows to be
-// wrong, or "". It fails for a payload that is no envelope.
-func (a *Audit) Add(payload []byte) (finding string, err error) {
-	var e Envelope
-	if err := json.Unmarshal(payload, &e); err != nil || e.Gateway == "" || e.Bridge == "" {
+// Add takes a message, and returns a line about what it shows to be wrong, or "".
+// It fails for one without an envelope.
+func (a *Audit) Add(m mqtt.Message) (finding string, err error) {
+	e, ok := EnvelopeOf(m)
+	if !ok {
 		return "", errNoEnvelope
 	}
 	if e.Seq == 0 {

@@ -29,6 +29,7 @@ type Bridge struct {
 	cfg     Config
 	local   Local
 	log     *slog.Logger
+	client  *pahoClient
 	open    openFunc
 	monitor monitor
 
@@ -79,13 +80,14 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 		cfg:      cfg,
 		local:    local,
 		log:      log.With("bridge", cfg.Name),
+		client:   client,
 		open:     client.open,
 		warnedIn: make(map[string]bool),
 	}
 	if cfg.Protocol == 5 {
 		b.open = (&paho5Client{client}).open
 	}
-	b.sealer = sealer{gateway: gateway, bridge: cfg.Name, json: cfg.Envelope == envelopeJSON, keep: 4 * cfg.MaxInflight, clock: clock.New()}
+	b.sealer = sealer{gateway: gateway, bridge: cfg.Name, kind: cfg.Envelope, keep: 4 * cfg.MaxInflight, clock: clock.New()}
 	Join(NewCircle(), b)
 	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now()}
 	return b, nil

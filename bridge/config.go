@@ -54,8 +54,9 @@ type Config struct {
 	// bounds the memory that it can make the gateway use.
 	MaxPacketSize units.Size `yaml:"max_packet_size"`
 
-	// Envelope is none, or json: around each payload stands what identifies the
-	// message, see [Envelope].
+	// Envelope says where what identifies a message stands, see [Envelope]:
+	// none, json for around the payload, properties for the user properties of
+	// MQTT 5.
 	Envelope string `yaml:"envelope"`
 
 	// Out says what goes upstream and under which topic, In what comes down.
@@ -173,8 +174,14 @@ func (c *Config) checkNumbers(p *check.Problems) {
 	if c.MaxInflight < 1 || c.MaxInflight > maxInflight {
 		p.Add("max_inflight", "%d is not in 1 to %d; 100 is usual", c.MaxInflight, maxInflight)
 	}
-	if c.Envelope != envelopeNone && c.Envelope != envelopeJSON {
-		p.Add("envelope", "%q is unknown: write %s or %s", c.Envelope, envelopeNone, envelopeJSON)
+	switch c.Envelope {
+	case envelopeNone, envelopeJSON:
+	case envelopeProperties:
+		if c.Protocol != 5 {
+			p.Add("envelope", "properties travel in MQTT 5 only: write protocol: 5, or envelope: json")
+		}
+	default:
+		p.Add("envelope", "%q is unknown: write none, json or properties", c.Envelope)
 	}
 	if n := c.MaxPacketSize; n < minPacketSize || n > maxRemaining {
 		p.Add("max_packet_size", "%v is not in %v to 256MiB; 1MiB is usual", n, units.Size(minPacketSize))

@@ -53,6 +53,7 @@ type dialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 type streams struct {
 	dial dialFunc
 	tls  TLS
+	now  func() time.Time // for certificates; nil: what the system says
 }
 
 // open returns the stream to e. Its errors say what to do.
@@ -80,11 +81,20 @@ func (s streams) encrypt(ctx context.Context, raw net.Conn, e endpoint) (net.Con
 	if err != nil {
 		return nil, err
 	}
+	cfg.Time = s.now
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, tlsError(e.address, cfg.ServerName, cmp.Or(context.Cause(ctx), err))
+		return nil, tlsError(e.address, cfg.ServerName, s.time(), cmp.Or(context.Cause(ctx), err))
 	}
 	return encrypted{conn, raw}, nil
+}
+
+// time is what certificates are checked against.
+func (s streams) time() time.Time {
+	if s.now != nil {
+		return s.now()
+	}
+	return time.Now()
 }
 
 // encrypted is a TLS connection that is closed without leave-taking: that would
@@ -98,7 +108,7 @@ func (c encrypted) Close() error { return c.raw.Close() }
 
 // tlsError says why the server at address and this gateway do not trust each
 // other, and what to do.
-func tlsError(address, name string, err error) error {
+func tlsError(address, name string, now time.Time, err error) error {
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	var wrongName x509.HostnameError
@@ -109,7 +119,7 @@ func tlsError(address, name string, err error) error {
 	case errors.As(err, &wrongName):
 		return fmt.Errorf("the certificate of %s is for another name than %q: write the right name in servers, or at tls.server_name (%w)", address, name, err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return expiredError(address, invalid.Cert, time.Now())
+		return expiredError(address, invalid.Cert, now)
 	case errors.As(err, &notTLS):
 		return fmt.Errorf("%s does not speak TLS: is it the port for tcp:// or ws://? (%w)", address, err)
 	case isAlert(err):

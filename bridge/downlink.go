@@ -160,7 +160,9 @@ func (d *downlink) address(a arrival) (mqtt.Message, error) {
 	m := a.Message
 	m.Topic, m.Retain = rule.rename(m.Topic), m.Retain && rule.retains()
 	m.QoS = min(m.QoS, rule.qos())
-	m.Expiry = time.Duration(rule.ValidFor)
+	if valid := time.Duration(rule.ValidFor); valid > 0 && (m.Expiry == 0 || m.Expiry > valid) {
+		m.Expiry = valid
+	}
 	switch {
 	case circles(m.Topic, rule.Prefix):
 		return mqtt.Message{}, errCircle

@@ -56,6 +56,9 @@ func (c *Circle) Returned(topic string, payload []byte) bool { return c.gone.own
 // sending notes that d goes upstream as m, for whoever may get it back.
 func (b *Bridge) sending(d mqtt.Delivery, m mqtt.Message) {
 	for _, h := range b.hearers {
+		if h == b && b.cfg.Protocol == 5 {
+			continue // No Local
+		}
 		if r, _ := ruleFor(h.cfg.In, m.Topic); r != nil {
 			h.echoes.sent(m.Topic, m.Payload)
 		}

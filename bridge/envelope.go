@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -14,8 +15,9 @@ import (
 
 // What Config.Envelope may be.
 const (
-	envelopeNone = "none"
-	envelopeJSON = "json"
+	envelopeNone       = "none"
+	envelopeJSON       = "json"
+	envelopeProperties = "properties" // user properties of MQTT 5
 )
 
 // timeFormat is RFC 3339 in UTC with milliseconds.
@@ -48,7 +50,7 @@ type Envelope struct {
 // by one uplink at a time.
 type sealer struct {
 	gateway, bridge string
-	json            bool // else only times are corrected
+	kind            string // of the envelope; none: only times are corrected
 	clock           *clock.Clock
 	n               uint64   // of the newest
 	recent          []sealed // by seq; what may be sent again is among them
@@ -57,12 +59,25 @@ type sealer struct {
 
 type sealed struct{ seq, n uint64 }
 
-// seal returns the payload of d as it goes upstream.
-func (s *sealer) seal(d mqtt.Delivery) []byte {
-	payload := s.restamp(d.Payload)
-	if !s.json || d.Relayed && bytes.HasPrefix(payload, []byte(`{"gateway":`)) { // it has the envelope of another gateway
-		return payload
+// seal returns d as it goes upstream, but for its topic.
+func (s *sealer) seal(d mqtt.Delivery) mqtt.Delivery {
+	d.Payload = s.restamp(d.Payload)
+	switch {
+	case s.kind == envelopeJSON && !(d.Relayed && bytes.HasPrefix(d.Payload, []byte(`{"gateway":`))): // of another gateway
+		e := s.envelope(&d)
+		e.Encoding, e.Payload = embed(d.Payload)
+		if text, err := json.Marshal(e); err == nil { // embed made sure that it is JSON
+			d.Payload = text
+		}
+	case s.kind == envelopeProperties && !(d.Relayed && identified(d.Properties)):
+		e := s.envelope(&d)
+		d.Properties = e.appendTo(d.Properties)
 	}
+	return d
+}
+
+// envelope returns that of d, without the payload.
+func (s *sealer) envelope(d *mqtt.Delivery) Envelope {
 	at := d.At
 	if at.IsZero() {
 		at = s.clock.Now()
@@ -70,12 +85,60 @@ func (s *sealer) seal(d mqtt.Delivery) []byte {
 	e := Envelope{Gateway: s.gateway, Bridge: s.bridge, Seq: d.Seq, N: s.number(d.Seq)}
 	real, quality, boot := s.clock.Real(at)
 	e.Time, e.TimeQuality, e.Boot = real.UTC().Format(timeFormat), quality, boot
-	e.Encoding, e.Payload = embed(payload)
-	text, err := json.Marshal(e)
-	if err != nil { // embed made sure that it is JSON
-		return payload
+	return e
+}
+
+// appendTo returns a copy of p with the envelope as user properties, whose names
+// are those of the JSON.
+func (e *Envelope) appendTo(p *mqtt.Properties) *mqtt.Properties {
+	var all mqtt.Properties
+	if p != nil {
+		all = *p
 	}
-	return text
+	all.User = append(slices.Clone(all.User),
+		mqtt.UserProperty{Name: "gateway", Value: e.Gateway},
+		mqtt.UserProperty{Name: "bridge", Value: e.Bridge},
+		mqtt.UserProperty{Name: "boot", Value: strconv.FormatUint(uint64(e.Boot), 10)},
+		mqtt.UserProperty{Name: "seq", Value: strconv.FormatUint(e.Seq, 10)},
+		mqtt.UserProperty{Name: "n", Value: strconv.FormatUint(e.N, 10)},
+		mqtt.UserProperty{Name: "time", Value: e.Time},
+		mqtt.UserProperty{Name: "time_quality", Value: string(e.TimeQuality)},
+	)
+	return &all
+}
+
+// identified reports whether p has an envelope.
+func identified(p *mqtt.Properties) bool {
+	return p != nil && slices.ContainsFunc(p.User, func(u mqtt.UserProperty) bool { return u.Name == "gateway" })
+}
+
+// EnvelopeOf reads the envelope of a message: its user properties, or its payload.
+// It reports whether there is one.
+func EnvelopeOf(m mqtt.Message) (e Envelope, ok bool) {
+	if !identified(m.Properties) {
+		err := json.Unmarshal(m.Payload, &e)
+		return e, err == nil && e.Gateway != "" && e.Bridge != ""
+	}
+	for _, u := range m.Properties.User {
+		n, _ := strconv.ParseUint(u.Value, 10, 64) // 0 is that of a message without promises
+		switch u.Name {
+		case "gateway":
+			e.Gateway = u.Value
+		case "bridge":
+			e.Bridge = u.Value
+		case "boot":
+			e.Boot = uint32(n)
+		case "seq":
+			e.Seq = n
+		case "n":
+			e.N = n
+		case "time":
+			e.Time = u.Value
+		case "time_quality":
+			e.TimeQuality = clock.Quality(u.Value)
+		}
+	}
+	return e, e.Bridge != ""
 }
 
 // number returns the N of a message.
@@ -145,4 +208,7 @@ func (s *sealer) restamp(payload []byte) []byte {
 }
 
 // UseClock gives the bridge the gateway's clock. It is called before Run.
-func (b *Bridge) UseClock(c *clock.Clock) { b.sealer.clock = c }
+func (b *Bridge) UseClock(c *clock.Clock) {
+	b.sealer.clock = c
+	b.client.streams.now = c.Floor
+}

@@ -15,13 +15,13 @@ import (
 )
 
 func newSealer() *sealer {
-	return &sealer{gateway: "pump-house", bridge: "cloud", json: true, keep: 8, clock: clock.New()}
+	return &sealer{gateway: "pump-house", bridge: "cloud", kind: envelopeJSON, keep: 8, clock: clock.New()}
 }
 
-func open(t *testing.T, sealed []byte) (e Envelope) {
+func open(t *testing.T, d mqtt.Delivery) (e Envelope) {
 	t.Helper()
-	if err := json.Unmarshal(sealed, &e); err != nil {
-		t.Fatalf("%s: %v", sealed, err)
+	if err := json.Unmarshal(d.Payload, &e); err != nil {
+		t.Fatalf("%s: %v", d.Payload, err)
 	}
 	return e
 }
@@ -76,10 +76,10 @@ func TestEnvelopesIdentifyMessages(t *testing.T) {
 
 func TestEnvelopesOfOtherGatewaysStay(t *testing.T) {
 	s := newSealer()
-	inner := string(s.seal(delivery(1, "x")))
+	inner := string(s.seal(delivery(1, "x")).Payload)
 	relayed := delivery(2, inner)
 	relayed.Relayed = true
-	if got := s.seal(relayed); string(got) != inner {
+	if got := s.seal(relayed).Payload; string(got) != inner {
 		t.Errorf("it became %s", got)
 	}
 }
@@ -90,11 +90,11 @@ func TestReadingsAreCorrected(t *testing.T) {
 	s := &sealer{clock: c}
 	stamped := c.Now()
 	reading := fmt.Sprintf(`{"value":{"time":"x"},"time":"%s","time_quality":"unsynced","quality":"good"}`, stamped.UTC().Format(timeFormat))
-	if got := s.seal(delivery(1, reading)); string(got) != reading {
+	if got := s.seal(delivery(1, reading)).Payload; string(got) != reading {
 		t.Errorf("nobody knows better, but it became %s", got)
 	}
 	sync()
-	got := s.seal(delivery(1, reading))
+	got := s.seal(delivery(1, reading)).Payload
 	var r struct {
 		Time    time.Time `json:"time"`
 		Quality string    `json:"time_quality"`
@@ -108,7 +108,7 @@ func TestReadingsAreCorrected(t *testing.T) {
 	for _, other := range []string{
 		`","time_quality":"unsynced"`, `"time":"yesterday","time_quality":"unsynced"`, "no reading",
 	} {
-		if got := s.seal(delivery(1, other)); string(got) != other {
+		if got := s.seal(delivery(1, other)).Payload; string(got) != other {
 			t.Errorf("%s became %s", other, got)
 		}
 	}
@@ -116,7 +116,7 @@ func TestReadingsAreCorrected(t *testing.T) {
 
 func TestAudit(t *testing.T) {
 	a, s := NewAudit(), newSealer()
-	var sent [][]byte
+	var sent []mqtt.Delivery
 	for seq := range uint64(10) {
 		sent = append(sent, s.seal(delivery(10+2*seq, "x")))
 	}
@@ -126,10 +126,10 @@ func TestAudit(t *testing.T) {
 	lost := restarted.seal(delivery(41, "x"))
 	end := restarted.seal(delivery(42, "x"))
 	var found []string
-	for _, m := range [][]byte{
+	for _, m := range []mqtt.Delivery{
 		sent[0], sent[1], sent[1], sent[5], sent[4], sent[6], sent[7], sent[8], sent[9], again, behind, end,
 	} {
-		finding, err := a.Add(m)
+		finding, err := a.Add(m.Message)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +154,27 @@ func TestAudit(t *testing.T) {
 	if tally.Messages != 10-3+1+2 || tally.Duplicates != 2 || tally.Missing != 3 || tally.Late != 1 || tally.Starts != 1 {
 		t.Errorf("the tally is %+v", tally)
 	}
-	if _, err := a.Add([]byte(`{"value":1}`)); err == nil {
+	if _, err := a.Add(delivery(1, `{"value":1}`).Message); err == nil {
 		t.Error("a payload without an envelope is passed over")
+	}
+}
+
+// With MQTT 5 the payload stays as it is.
+func TestEnvelopeInProperties(t *testing.T) {
+	s := newSealer()
+	s.kind = envelopeProperties
+	d := delivery(7, "x")
+	d.Properties = &mqtt.Properties{ContentType: "text", User: make([]mqtt.UserProperty, 1, 9)}
+	got := s.seal(d)
+	if string(got.Payload) != "x" || got.Properties.ContentType != "text" || len(d.Properties.User) != 1 {
+		t.Errorf("it became %+v, of %+v", got.Properties, d.Properties)
+	}
+	e, ok := EnvelopeOf(got.Message)
+	if !ok || e.Gateway != "pump-house" || e.Bridge != "cloud" || e.Seq != 7 || e.N != 1 || e.Boot != 1 || e.Time == "" || e.TimeQuality == "" {
+		t.Errorf("the envelope is %+v", e)
+	}
+	got.Relayed = true
+	if again := s.seal(got); len(again.Properties.User) != len(got.Properties.User) {
+		t.Errorf("another gateway's envelope is replaced: %+v", again.Properties.User)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/gorilla/websocket"
 
+	"tidegate/internal/clock"
 	"tidegate/internal/leak"
 	"tidegate/internal/units"
 )
@@ -302,4 +303,29 @@ func TestStoppingWhileASecureServerDoesNotRead(t *testing.T) {
 		t.Errorf("stopping took %v, want %v at most", took, limit)
 	}
 	close(release)
+}
+
+// A board that starts in 1970 without a network time checks certificates at the
+// latest time that it knows to have passed.
+func TestABoardWithoutAClockConnects(t *testing.T) {
+	a := newAuthority(t)
+	cert := a.issue("server", nil)
+	address := serveOn(t, &tls.Config{Certificates: []tls.Certificate{cert}}, func(conn net.Conn) {
+		upstream{t, conn}.serve()
+	})
+	c, _ := clock.NewTest(t, -30*365*24*time.Hour)
+	e, err := parseServer("tls://" + address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := streams{dial: (&net.Dialer{}).DialContext, tls: TLS{CA: a.file("ca.crt")}, now: c.Floor}
+	if _, err := s.open(t.Context(), e); err == nil || !strings.Contains(err.Error(), "set the clock") {
+		t.Errorf("in the last century: %v", err)
+	}
+	c.Raise(time.Now().AddDate(0, -1, 0)) // it has been right a month ago
+	conn, err := s.open(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
 }

@@ -33,7 +33,7 @@ type uplink struct {
 	inbox   mqtt.Inbox
 	monitor *monitor
 	log     *slog.Logger
-	seal    func(mqtt.Delivery) []byte        // makes the payload that goes upstream
+	seal    func(mqtt.Delivery) mqtt.Delivery // makes what goes upstream of it, but for the topic
 	sending func(mqtt.Delivery, mqtt.Message) // is told what goes upstream, as what
 	warned  *firsts                           // filters whose messages were refused; of the bridge
 	local   mqtt.Publisher                    // takes dead letters
@@ -111,8 +111,7 @@ func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed)
 	if again := (places{u.cfg.Name}).again(); strings.HasPrefix(d.Topic, again) {
 		d.Message, _ = revived(d.Message, again)
 	}
-	d.Payload = u.seal(d)
-	m, err := u.cfg.outgoing(d)
+	m, err := u.cfg.outgoing(u.seal(d))
 	if err != nil {
 		u.drop(d, err)
 		return

@@ -60,7 +60,7 @@ func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 		t.Fatal(err)
 	}
 	return &uplink{
-		cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, seal: func(d mqtt.Delivery) []byte { return d.Payload }, sending: func(mqtt.Delivery, mqtt.Message) {},
+		cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, seal: func(d mqtt.Delivery) mqtt.Delivery { return d }, sending: func(mqtt.Delivery, mqtt.Message) {},
 		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight), warned: &firsts{},
 	}
 }

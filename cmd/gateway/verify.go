@@ -26,7 +26,7 @@ type VerifyCmd struct {
 // Help is shown by --help.
 func (VerifyCmd) Help() string {
 	return `Subscribes to the server that gateways send to, and reads the numbers that
-"envelope: json" puts around their messages. Says at once what is missing or came
+"envelope: json" puts around their messages; with -V 5 also those of "properties". Says at once what is missing or came
 twice, and at the end, with -C, -W or ^C, how much of each gateway. Ends with 1 if
 something is missing. With --id the server keeps a session between two calls, so that
 nothing is missed meanwhile. Flags are those of sub.
@@ -118,7 +118,7 @@ type verifier struct {
 }
 
 func (v *verifier) add(m client.Message) {
-	finding, err := v.audit.Add(m.Payload)
+	finding, err := v.audit.Add(messageOf(m))
 	switch {
 	case err != nil:
 		if v.bare++; v.bare == 1 && !v.quiet {
@@ -127,6 +127,16 @@ func (v *verifier) add(m client.Message) {
 	case finding != "" && !v.quiet:
 		fmt.Fprintln(v.out, finding)
 	}
+}
+
+// messageOf is m with the user properties of MQTT 5.
+func messageOf(m client.Message) mqtt.Message {
+	out := m.Message
+	out.Properties = new(mqtt.Properties)
+	for name, value := range m.Properties.User() {
+		out.Properties.User = append(out.Properties.User, mqtt.UserProperty{Name: name, Value: value})
+	}
+	return out
 }
 
 // report prints the tallies. Its error says that something is missing.
