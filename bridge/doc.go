@@ -1,11 +1,13 @@
 // Package bridge carries messages from the local broker to a server upstream:
 // at least once, in order, through any outage.
 //
-// There are four nouns. A [Bridge] is one way upstream: it dials, backs off,
+// There are five nouns. A [Bridge] is one way upstream: it dials, backs off,
 // and says how it fares in its [Status]. A [Rule] says which messages go and
 // under which topic. A link is one connection to one server, from CONNECT to
 // its end: paho.go makes those of MQTT 3.1.1, paho5.go with session5.go those of
-// MQTT 5, and no other file knows paho. An uplink moves messages over one link.
+// MQTT 5, and no other file knows paho. An uplink moves messages over one link. A
+// downlink publishes what the server sends, as the inbox, and acknowledges what
+// is safe here.
 //
 // The queue is not here. It is an inbox of the local broker, called
 // bridge/NAME, that is owed messages like any other session. It is open only
@@ -25,6 +27,8 @@
 //	send: Bridge.Run
 //	confirm             uplink.run   all sent is confirmed, or         uplink.run
 //	                                 the link is lost
+//	confirm, listen     downlink.    the link is lost, or all that     downlink.end, for
+//	                    start        came is safe                      at most a second
 //	watch               uplink.run   the uplink has finished           uplink.run
 //	paho's own          link open    link.close; a client that hangs   link.close, for
 //	                                 then is abandoned                 at most a second

@@ -52,7 +52,6 @@ func (k *kept) text() (list []string) {
 // commander is a scripted server that has commands for the bridge.
 type commander struct {
 	upstream
-	got []string // what came from the bridge
 }
 
 // open accepts the bridge and its subscriptions.

@@ -111,7 +111,7 @@ func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed)
 	if again := (places{u.cfg.Name}).again(); strings.HasPrefix(d.Topic, again) {
 		d.Message, _ = revived(d.Message, again)
 	}
-	m, err := u.cfg.outgoing(u.seal(d))
+	m, err := u.cfg.outgoing(d)
 	if err != nil {
 		u.drop(d, err)
 		return
@@ -123,6 +123,8 @@ func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed)
 	if !u.window.enter(ctx.Done()) {
 		return // it comes again
 	}
+	sealed := u.seal(d) // not before: what is dropped leaves no hole in the numbers
+	m.Payload, m.Properties = sealed.Payload, sealed.Properties
 	u.monitor.sent()
 	u.sending(d, m)
 	o := owed{u.link.publish(m), d, time.Now()}
