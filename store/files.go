@@ -232,6 +232,24 @@ func putFormat(tx *bolt.Tx) error {
 	return meta.Put([]byte(formatKey), frame([]byte(formatKey), []byte{formatVersion}))
 }
 
+// makeDirs makes dir and what it is in, as far as they are not there, so that
+// their names survive a power cut.
+func makeDirs(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDirs(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
+
 // syncDir makes created, renamed and removed names of dir durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

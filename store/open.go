@@ -25,6 +25,7 @@ func (s *Store) openJournal() error {
 	if err != nil {
 		return err
 	}
+	s.unnamed = true // a process that crashed may not have come to sync it
 	for _, path := range leftovers {
 		if err := os.Remove(path); err != nil {
 			return err
@@ -62,7 +63,6 @@ func (s *Store) startJournal() error {
 		return err
 	}
 	s.install(next)
-	s.unnamed = true
 	return s.nameJournal()
 }
 

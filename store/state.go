@@ -20,14 +20,13 @@ func (s *Store) openState() error {
 		err = fs.ErrNotExist
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		if f, err = createFile(path, bolt.Options{}, func(*bolt.Tx) error { return nil }); err == nil {
-			err = syncDir(s.dir)
-		}
+		f, err = createFile(path, bolt.Options{}, func(*bolt.Tx) error { return nil })
 	}
-	if f != nil {
-		s.state = f
+	if err != nil {
+		return err
 	}
-	return err
+	s.state = f
+	return syncDir(s.dir) // also of a process that crashed before it could
 }
 
 // commitRows makes rows durable in one transaction. If state.db turns out to be

@@ -121,7 +121,7 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 func (s *Store) open() error {
-	if err := os.MkdirAll(filepath.Join(s.dir, journalDir), 0o700); err != nil {
+	if err := makeDirs(filepath.Join(s.dir, journalDir)); err != nil {
 		return err
 	}
 	if err := s.openState(); err != nil {

@@ -1,0 +1,276 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+)
+
+var powerCuts = flag.Int("powercuts", 500, "how many power cuts are tried")
+
+const (
+	tracedDir  = "TIDEGATE_STORE_TRACED_DIR"
+	tracedSeed = "TIDEGATE_STORE_TRACED_SEED"
+
+	// tracedBatches is how many batches a traced process commits, enough for
+	// some segments to be sealed, rewritten and removed.
+	tracedBatches = 60
+
+	// cutsPerTrace is how many power cuts are tried on one process at most.
+	cutsPerTrace = 1000
+)
+
+// A process works under strace; the power is cut before every sync it makes and
+// at random moments between. Each time any part of what was not synced may be on
+// the disk. The store opens, and holds all batches that were acknowledged, each
+// as a whole, perhaps the one under way, and nothing else.
+func TestPowerCutLosesNothing(t *testing.T) {
+	seed := cmp.Or(*simSeed, uint64(time.Now().UnixNano()))
+	t.Logf("go test -run %s -seed %d -powercuts %d", t.Name(), seed, *powerCuts)
+	done, syncs := 0, 0
+	for done < *powerCuts && !t.Failed() {
+		p := tracePlan(t, seed)
+		n, s := p.cutPower(t, min(cutsPerTrace, *powerCuts-done))
+		done, syncs, seed = done+n, syncs+s, seed+1
+	}
+	t.Logf("%d power cuts, %d syncs", done, syncs)
+}
+
+// rewrittenLine is what a traced process prints in the end. Without a rewrite and
+// a removal the test would miss what it is for.
+var rewrittenLine = regexp.MustCompile(`rewritten [1-9]\d*, removed [1-9]\d*`)
+
+// plan is what a traced process does.
+type plan struct {
+	root   string
+	calls  []syscallLine
+	states []*model // after each number of batches
+	rng    *rand.Rand
+}
+
+// tracePlan lets a process do the random work of seed.
+func tracePlan(t *testing.T, seed uint64) *plan {
+	t.Helper()
+	p := &plan{root: t.TempDir(), rng: rand.New(rand.NewPCG(seed, 1))}
+	var (
+		out []byte
+		err error
+	)
+	p.calls, out, err = strace(t, "TestProcessThatIsTraced", []string{
+		tracedDir + "=" + p.root, tracedSeed + "=" + strconv.FormatUint(seed, 10),
+	})
+	if err != nil || !rewrittenLine.Match(out) {
+		t.Fatalf("the process failed: %v\n%s", err, out)
+	}
+	t.Logf("seed %d: %d system calls; %s", seed, len(p.calls), rewrittenLine.Find(out))
+	m := newModel(seed)
+	p.states = append(p.states, m.snapshot())
+	for k := range tracedBatches {
+		tracedBatch(m, k+1)
+		p.states = append(p.states, m.snapshot())
+	}
+	return p
+}
+
+// snapshot is m as it is now; only its records go on.
+func (m *model) snapshot() *model {
+	return &model{
+		last: m.last, records: m.records,
+		queues: maps.Clone(m.queues), marks: maps.Clone(m.marks), rows: maps.Clone(m.rows),
+	}
+}
+
+// tracedBatch makes up the batch k. Now and then everything is acknowledged, so
+// that segments are removed.
+func tracedBatch(m *model, k int) *Batch {
+	if k%25 != 0 {
+		_, b := m.batch()
+		return b
+	}
+	b := &Batch{}
+	for id, q := range m.queues {
+		q.Acked, q.Pending = m.last, 0
+		m.queues[id] = q
+		b.Queues = append(b.Queues, q)
+	}
+	return b
+}
+
+// TestProcessThatIsTraced is the process of TestPowerCutLosesNothing.
+func TestProcessThatIsTraced(t *testing.T) {
+	dir := os.Getenv(tracedDir)
+	if dir == "" {
+		t.Skip("runs only as a child process")
+	}
+	seed, err := strconv.ParseUint(os.Getenv(tracedSeed), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, o, m := filepath.Join(dir, "data", "store"), Options{SegmentSize: small}, newModel(seed)
+	s := openTest(t, dir, o)
+	rewritten, removed := uint64(0), uint64(0)
+	count := func() {
+		rewritten += s.Stats().SegmentsRewritten
+		removed += s.Stats().SegmentsRemoved
+	}
+	for k := 1; k <= tracedBatches; k++ {
+		commit(t, s, tracedBatch(m, k))
+		fmt.Println("committed", k)
+		switch {
+		case k%12 == 3:
+			if _, err := s.Compact(t.Context()); err != nil {
+				t.Error(err)
+			}
+		case k%12 == 8:
+			if _, err := s.Rewrite(m.last/2, nil); err != nil && !errors.Is(err, ErrActive) {
+				t.Error(err)
+			}
+		case k%20 == 19:
+			count()
+			closeTest(t, s)
+			s = openTest(t, dir, o)
+		}
+	}
+	count()
+	fmt.Printf("rewritten %d, removed %d\n", rewritten, removed)
+}
+
+// cutPower tries at least one power cut before every sync and n in all. It
+// returns how many there were and how many syncs.
+func (p *plan) cutPower(t *testing.T, n int) (cuts, syncs int) {
+	t.Helper()
+	at := make(map[int]int) // how many cuts before each call
+	for i, c := range p.calls {
+		if c.syncs() {
+			at[i]++
+			syncs++
+		}
+	}
+	for left := n - syncs; left > 0; left-- {
+		at[p.rng.IntN(len(p.calls)+1)]++
+	}
+	d, acked, scratch := newDisk(p.root), 0, scratchDir(t)
+	for i, c := range append(slices.Clone(p.calls), syscallLine{result: -1}) {
+		for ; at[i] > 0; at[i]-- {
+			dir := filepath.Join(scratch, strconv.Itoa(cuts))
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			d.cut(t, dir, p.rng)
+			if err := p.check(t, filepath.Join(dir, "data", "store"), acked); err != nil {
+				t.Fatalf("power cut %d, before call %d, %s, with %d batches acknowledged: %v", cuts, i, c.name, acked, err)
+			}
+			os.RemoveAll(dir)
+			cuts++
+		}
+		if k, ok := c.printed("committed "); ok {
+			acked = k
+		}
+		d.play(c)
+	}
+	if acked != tracedBatches {
+		t.Errorf("%d batches were seen, want %d", acked, tracedBatches)
+	}
+	return cuts, syncs
+}
+
+// scratchDir returns a directory in memory if there is one: a thousand stores
+// are written to it.
+func scratchDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "tidegate")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// check opens the store that the power cut left.
+func (p *plan) check(t *testing.T, dir string, acked int) error {
+	log := &logLines{}
+	s, err := Open(dir, Options{SegmentSize: small, Log: log.logger()})
+	if err != nil {
+		return err
+	}
+	err = p.checkOpen(s, acked)
+	if err == nil {
+		err = goOn(s)
+	}
+	if st := s.Stats(); err == nil && log.buf.Len() > 0 {
+		err = fmt.Errorf("it found damage (%+v): %s", st, log.buf.String())
+	}
+	err = errors.Join(err, s.Close())
+	if p.rng.IntN(4) == 0 { // it takes as long as all the rest
+		verifyExact(t, dir)
+	}
+	return err
+}
+
+// checkOpen looks for the acknowledged batches, and perhaps one more. Its rows
+// come before the rest.
+func (p *plan) checkOpen(s *Store, acked int) error {
+	states := p.states[acked:min(acked+2, len(p.states))]
+	var errs []error
+	for i, journal := range states {
+		err := errors.Join(journal.compareJournal(s), journal.compareOwed(s))
+		if err == nil && journal.compareRows(s) != nil && len(states) > 1 {
+			err = states[1].compareRows(s)
+			if i == 1 {
+				err = errors.New("the last batch is there without its rows")
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("not batch %d: %w", acked+i, err))
+	}
+	return errors.Join(errs...)
+}
+
+// compareOwed reads all that every queue is owed.
+func (m *model) compareOwed(s *Store) error {
+	for id, q := range m.queues {
+		var have []got
+		err := s.Read(id, q.Acked, s.LastSeq(), func(seq uint64, tag uint32, data []byte) bool {
+			have = append(have, got{seq, tag, string(data)})
+			return true
+		})
+		if want := m.owed(id, q.Acked, m.last); err != nil || !slices.Equal(want, have) {
+			return fmt.Errorf("queue %d reads %d records, want %d (%v)", id, len(have), len(want), err)
+		}
+	}
+	return nil
+}
+
+// goOn commits something more and reads it.
+func goOn(s *Store) error {
+	last := s.LastSeq()
+	b := &Batch{
+		Records: []Record{{Seq: last + 1, Owners: []Owner{{99, 3}}, Data: []byte("new")}},
+		Queues:  []Queue{{ID: 99, Acked: last, Pending: 1}},
+	}
+	if err := s.Commit(b); err != nil {
+		return err
+	}
+	seen := 0
+	err := s.Read(99, last, last+1, func(_ uint64, _ uint32, data []byte) bool {
+		if string(data) == "new" {
+			seen++
+		}
+		return true
+	})
+	if err != nil || seen != 1 {
+		return fmt.Errorf("the new record was read %d times (%v)", seen, err)
+	}
+	return nil
+}
