@@ -18,6 +18,7 @@ const sector = 512
 // synced, and every name in a directory that was not.
 type disk struct {
 	root    string
+	rng     *rand.Rand
 	names   map[string]*node // as the process sees them
 	durable map[string]*node // as they are if none of moves is on the disk
 	moves   []move           // not synced
@@ -43,10 +44,10 @@ type move struct {
 	made, ceased string
 }
 
-func newDisk(root string) *disk {
+func newDisk(root string, rng *rand.Rand) *disk {
 	top := &node{path: root}
 	return &disk{
-		root: root, open: make(map[int]*node),
+		root: root, rng: rng, open: make(map[int]*node),
 		names: map[string]*node{root: top}, durable: map[string]*node{root: top},
 	}
 }
@@ -72,9 +73,13 @@ func (m move) in(dir string) bool {
 	return m.made != "" && filepath.Dir(m.made) == dir || m.ceased != "" && filepath.Dir(m.ceased) == dir
 }
 
-// play makes the change that call is.
+// play makes the change that the call c is. After a sync that failed, half of what
+// it was for is lost: the kernel takes it for clean and never writes it again.
 func (d *disk) play(c syscallLine) {
 	if c.result < 0 {
+		if n := d.open[d.failedSync(c)]; n != nil && n.path == "" {
+			n.synced, n.pending = n.content(func() bool { return d.rng.IntN(2) == 0 }), nil
+		}
 		return
 	}
 	switch c.name {
@@ -98,6 +103,14 @@ func (d *disk) play(c syscallLine) {
 			d.content(n, c)
 		}
 	}
+}
+
+// failedSync returns the descriptor that could not be synced, -1 if c is something else.
+func (d *disk) failedSync(c syscallLine) int {
+	if c.syncs() {
+		return c.number(0)
+	}
+	return -1
 }
 
 func (d *disk) below(path string) (string, bool) {
@@ -176,11 +189,11 @@ func resize(p []byte, size int64) []byte {
 }
 
 // cut writes what a power cut might leave to the empty directory dir.
-func (d *disk) cut(t *testing.T, dir string, rng *rand.Rand) {
+func (d *disk) cut(t *testing.T, dir string) {
 	t.Helper()
 	keep := func() func() bool { // all, none, few, half or most
-		p := []float64{0, 1, 0.1, 0.5, 0.9}[rng.IntN(5)]
-		return func() bool { return rng.Float64() < p }
+		p := []float64{0, 1, 0.1, 0.5, 0.9}[d.rng.IntN(5)]
+		return func() bool { return d.rng.Float64() < p }
 	}
 	names, sectors := maps.Clone(d.durable), keep()
 	for kept, i := keep(), 0; i < len(d.moves); i++ {

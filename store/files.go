@@ -43,6 +43,10 @@ type boltFile struct {
 	db   *bolt.DB
 	file *os.File // the descriptor of db
 
+	// unsettled is set while the disk may hold older meta pages than the kernel's
+	// cache shows. Only whoever writes uses it.
+	unsettled bool
+
 	// fault is set by the first panic. bbolt may then hold locks for ever, so it
 	// is never called again for this file.
 	fault atomic.Pointer[CorruptError]
@@ -56,7 +60,7 @@ func openFile(path string, o bolt.Options, skip func(bucket []byte) bool) (f *bo
 	if err := walkFile(path, skip); err != nil {
 		return nil, openError(path, err)
 	}
-	f = &boltFile{path: path}
+	f = &boltFile{path: path, unsettled: true} // who wrote it last may have crashed
 	if err = f.open(path, o, 0); err == nil {
 		err = f.view(func(tx *bolt.Tx) error { return checkFormat(path, tx) })
 	}
@@ -144,6 +148,9 @@ func (f *boltFile) update(fn func(*bolt.Tx) error) error {
 		if err := f.checkSize(); err != nil {
 			return err
 		}
+		if err := f.settle(); err != nil {
+			return err
+		}
 		tx, err := f.db.Begin(true)
 		if err != nil {
 			return err
@@ -152,8 +159,32 @@ func (f *boltFile) update(fn func(*bolt.Tx) error) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
-		return tx.Commit()
+		err = tx.Commit()
+		f.unsettled = err != nil
+		return err
 	})
+}
+
+// settle makes the meta pages durable that a crash or a failed sync left in the
+// kernel's cache. bbolt builds on what it sees there: it would write over pages
+// that the older meta page, to which a power cut goes back, still leads to. They
+// are written again, because after a failed sync the kernel takes them for clean.
+func (f *boltFile) settle() error {
+	if !f.unsettled {
+		return nil
+	}
+	meta := make([]byte, 2*pageSize)
+	if _, err := f.file.ReadAt(meta, 0); err != nil {
+		return err
+	}
+	if _, err := f.file.WriteAt(meta, 0); err != nil {
+		return err
+	}
+	if err := f.file.Sync(); err != nil {
+		return err
+	}
+	f.unsettled = false
+	return nil
 }
 
 // checkSize fails if the meta pages are gone. bbolt reads them under a lock that
@@ -247,7 +278,11 @@ func makeDirs(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(parent)
+	err := syncDir(parent)
+	if err != nil {
+		_ = os.Remove(dir) // so that the next try makes and syncs it
+	}
+	return err
 }
 
 // syncDir makes created, renamed and removed names of dir durable.

@@ -187,7 +187,7 @@ func (m *model) checkRead(t *testing.T, s *Store) {
 
 func (m *model) checkRows(t *testing.T, s *Store) {
 	t.Helper()
-	if err := errors.Join(m.compareJournal(s), m.compareRows(s)); err != nil {
+	if err := errors.Join(m.compareJournal(s), m.compareMarks(s), m.compareRows(s)); err != nil {
 		t.Error(err)
 	}
 }
@@ -201,14 +201,18 @@ func (m *model) compareRows(s *Store) error {
 	return nil
 }
 
-// compareJournal compares all of the journal but the records.
-func (m *model) compareJournal(s *Store) error {
-	if s.LastSeq() != m.last {
-		return fmt.Errorf("last record is %d, want %d", s.LastSeq(), m.last)
-	}
+func (m *model) compareMarks(s *Store) error {
 	marks := make(map[string]string)
 	if err := s.Marks(into(marks)); err != nil || !maps.Equal(marks, m.marks) {
 		return fmt.Errorf("%d marks, want %d (%v)", len(marks), len(m.marks), err)
+	}
+	return nil
+}
+
+// compareJournal compares the last record and the queues.
+func (m *model) compareJournal(s *Store) error {
+	if s.LastSeq() != m.last {
+		return fmt.Errorf("last record is %d, want %d", s.LastSeq(), m.last)
 	}
 	queues := s.Queues()
 	if len(queues) != len(m.queues) {

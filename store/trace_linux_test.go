@@ -18,6 +18,8 @@ type syscallLine struct {
 	name   string
 	args   []string
 	result int // -1 if it failed
+
+	injected bool // strace made it fail
 }
 
 // traced are the calls that change files, and write for what is printed.
@@ -95,7 +97,7 @@ func parseCall(line string) (c syscallLine, ok bool) {
 	result = strings.TrimLeft(result, " =")
 	number, _, _ := strings.Cut(result, " ")
 	n, err := strconv.Atoi(number)
-	return syscallLine{name, strings.Split(args, ", "), n}, ok && ended && err == nil
+	return syscallLine{name, strings.Split(args, ", "), n, strings.HasSuffix(result, "(INJECTED)")}, ok && ended && err == nil
 }
 
 // text returns the argument i, which is a string.
