@@ -70,7 +70,7 @@ func (c *conn) connack(a *arrival, expiry uint32) packet.Properties {
 }
 
 // topic returns the topic of a PUBLISH, which may have come as an alias
-// [MQTT-3.3.2-9] [MQTT-3.3.2-10].
+// [MQTT-3.3.2-9] [MQTT-3.3.2-12].
 func (f *client5) topic(p *packet.Publish) ([]byte, error) {
 	alias, has := p.Properties.Uint(packet.PropTopicAlias)
 	switch {
@@ -81,7 +81,7 @@ func (f *client5) topic(p *packet.Publish) ([]byte, error) {
 	case len(p.Topic) > 0:
 		return p.Topic, f.remember(alias, p.Topic)
 	case f.aliases == nil || len(f.aliases[alias]) == 0:
-		return nil, &packet.Error{Reason: packet.ReasonProtocolError, Text: "PUBLISH with a topic alias that stands for nothing", ID: "MQTT-3.3.2-12"}
+		return nil, &packet.Error{Reason: packet.ReasonProtocolError, Text: "PUBLISH with a topic alias that stands for nothing", ID: "MQTT-4.13.1-1"}
 	}
 	return f.aliases[alias], nil
 }
@@ -213,7 +213,7 @@ func (c *conn) disconnect5(f packet.Frame) error {
 	if expiry, ok := p.Properties.Uint(packet.PropSessionExpiry); ok {
 		if !c.s.setExpiry(min(expiry, c.b.maxExpiry())) {
 			return &packet.Error{
-				Reason: packet.ReasonProtocolError, ID: "MQTT-3.14.2-2",
+				Reason: packet.ReasonProtocolError, ID: "MQTT-4.13.1-1",
 				Text: "DISCONNECT asks to keep a session that was to end with the connection",
 			}
 		}

@@ -261,7 +261,20 @@ func (c *conn) handle(t *turn, f packet.Frame) error {
 	case packet.TypeAuth:
 		return c.auth(t, f)
 	}
-	return &packet.Error{Reason: packet.ReasonProtocolError, Text: fmt.Sprintf("a client must not send a %s", f.Type()), ID: "MQTT-3.1.0-2"}
+	return c.unexpected(f.Type())
+}
+
+// unexpected is why a connection ends on which a packet comes that a client must
+// not send, or not again.
+func (c *conn) unexpected(typ packet.Type) error {
+	e := &packet.Error{Reason: packet.ReasonProtocolError, Text: fmt.Sprintf("a client must not send a %s", typ), ID: "MQTT-4.8.0-1"}
+	switch {
+	case typ == packet.TypeConnect:
+		e.ID = "MQTT-3.1.0-2"
+	case c.version == packet.V5:
+		e.ID = "MQTT-4.13.1-1"
+	}
+	return e
 }
 
 // introduce handles what comes before the session.

@@ -18,7 +18,7 @@ type receipt struct {
 }
 
 var errReceiveMaximum = &packet.Error{
-	Reason: packet.ReasonReceiveMaximumExceeded, ID: "MQTT-3.3.4-9",
+	Reason: packet.ReasonReceiveMaximumExceeded, ID: "MQTT-3.3.4-7",
 	Text: "the client has more QoS 1 and 2 messages under way than the broker's receive maximum allows",
 }
 
@@ -39,7 +39,7 @@ func (c *conn) publish(t *turn, f packet.Frame) error {
 		if pub.topic, err = f.topic(&p); err != nil {
 			return err
 		}
-		if p.QoS != mqtt.AtMostOnce && c.out.underWay() >= c.b.cfg.Limits.ReceiveMaximum { // [MQTT-3.3.4-9]
+		if p.QoS != mqtt.AtMostOnce && c.out.underWay() >= c.b.cfg.Limits.ReceiveMaximum { // [MQTT-3.3.4-7]
 			return errReceiveMaximum
 		}
 	}
