@@ -116,9 +116,16 @@ func (m *sharer) acknowledge(n int) {
 }
 
 func (m *sharer) away() {
-	m.c.calm = m.c.sent
 	m.w.c.Close()
 	m.w, m.unacked = nil, nil
+	here := 0
+	for _, o := range m.c.members {
+		if o.w != nil {
+			here++
+		}
+	}
+	m.c.d.settle(here) // until then the broker may still send to it
+	m.c.calm = m.c.sent
 	m.in = m.in && !m.guest
 }
 
