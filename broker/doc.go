@@ -26,6 +26,8 @@
 //	loss.go       what it was owed and does not get
 //	window.go     what was sent and not yet acknowledged
 //	output.go     bytes to the socket; inbox.go for consumers in the process
+//	budget.go     what all clients take of the memory (holding.go), and who has to go
+//	refused.go    the reasons for which something is refused
 //
 // # Locks
 //
@@ -38,7 +40,8 @@
 // # Goroutines
 //
 // [Broker.Serve] runs one accept loop per listener, the committer, the alarms (of
-// sessions that expire and wills that were held back), and one goroutine per
+// sessions that expire and wills that were held back), the relief that disconnects
+// who holds the most when memory is short, and one goroutine per
 // connection, which reads, routes and flushes, and which hands over to a fresh one
 // when the client seems to have nothing to say. A connection whose
 // socket is full gets a second one that writes, for as long as something waits.

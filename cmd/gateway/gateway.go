@@ -36,7 +36,7 @@ type gateway struct {
 // newGateway opens the store and makes the rooms. It starts nothing; close has
 // to be called.
 func newGateway(cfg *Config, log *slog.Logger) (*gateway, error) {
-	debug.SetMemoryLimit(int64(cfg.Gateway.MemoryLimit))
+	debug.SetMemoryLimit(int64(cfg.Gateway.MemoryLimit) / 16 * 13) // the rest is for what the runtime does not count: the program itself, and mapped files
 	g := &gateway{cfg: cfg, log: log, started: time.Now()}
 	st, err := store.Open(filepath.Clean(cfg.Gateway.DataDir), store.Options{Log: log})
 	if err != nil {
