@@ -112,6 +112,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 	b.turns.New = func() any { return &turn{b: b} }
 	b.commit = &committer{
 		store:    o.Store,
+		memory:   &b.memory,
 		log:      o.Log,
 		now:      b.now,
 		line:     b.line,

@@ -13,9 +13,9 @@ import (
 // estimated, in whole grains and never for each message, so that counting costs
 // next to nothing.
 //
-// What stays for as long as a client likes (connections, sessions, subscriptions)
-// is refused at three quarters of the limit. The last quarter is for what passes
-// through: at the limit queues and buffers stop growing, and who holds the most is
+// What stays for as long as a client likes is refused early: retained messages at
+// half of the limit, sessions and subscriptions at three quarters, connections at
+// seven eighths. The rest is for what passes through: at the limit queues and buffers stop growing, and who holds the most is
 // disconnected. A little more is taken until that has happened.
 type budget struct {
 	limit int64 // bytes
@@ -35,10 +35,11 @@ const (
 	forSessions               // and wills
 	forSubscriptions
 	forRetained
+	forStore // what waits for the disk, beside messages: a retained message counts twice until it is written
 	uses
 )
 
-var useNames = [uses]string{"connections", "packets", "output", "queues", "sessions", "subscriptions", "retained"}
+var useNames = [uses]string{"connections", "packets", "output", "queues", "sessions", "subscriptions", "retained", "store"}
 
 // What things cost, in bytes, beside what their owners give them to keep.
 // "An idle connection" in docs/performance.md says where the first comes from.
@@ -65,8 +66,12 @@ const (
 func (m *budget) room(what use) bool {
 	most := m.limit
 	switch what {
-	case forConnections, forSessions, forSubscriptions, forRetained:
+	case forRetained: // each costs as much again until it is written, which must not shut clients out
+		most /= 2
+	case forSessions, forSubscriptions:
 		most -= most / 4
+	case forConnections: // later, so that there is somebody to tell that there is no room for a session
+		most -= most / 8
 	}
 	if m.used.Load() < most {
 		return true

@@ -29,6 +29,7 @@ func (d *bed) audit() {
 	for _, m := range b.retained.list {
 		want[forRetained] += int64(retainedCost + m.body.size())
 	}
+	want[forStore] = int64(b.commit.rows.size)
 	var sum int64
 	for what, name := range useNames {
 		got := b.memory.by[what].Load()

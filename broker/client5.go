@@ -92,7 +92,7 @@ func (f *client5) remember(alias uint32, topic []byte) error {
 		f.aliases = make([][]byte, f.mayGive+1)
 	}
 	f.bytes += len(topic) - len(f.aliases[alias])
-	if f.bytes > maxAliasesBytes || f.bytes > small && !f.memory.room(forConnections) {
+	if f.bytes > maxAliasesBytes || f.bytes > small && !f.memory.room(forSessions) {
 		return &packet.Error{Reason: packet.ReasonQuotaExceeded, ID: "MQTT-4.13.1-1", Text: "the topics with an alias take too much memory"}
 	}
 	f.theirs.set(f.memory, forConnections, f.bytes)
@@ -107,7 +107,7 @@ func (f *client5) extra(it *item, now int64) packet.Extra {
 	topic := it.body.topic()
 	if alias, known := f.known[string(topic)]; known {
 		x.Alias, x.OmitTopic = alias, true
-	} else if len(f.known) < f.maxAlias && worthAlias(topic) && f.takes(it.wireSize(aliasSize)) && f.memory.room(forConnections) {
+	} else if len(f.known) < f.maxAlias && worthAlias(topic) && f.takes(it.wireSize(aliasSize)) && f.memory.room(forSessions) {
 		if f.known == nil {
 			f.known = make(map[string]uint16)
 		}

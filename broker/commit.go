@@ -153,6 +153,7 @@ func (c *committer) take() *group {
 			c.write(g, r)
 		}
 	}
+	c.writing = c.rows.size
 	g.batch.Rows, g.batch.Marks, g.queues = c.rows.take(), c.marks.take(), c.dirty
 	c.dirty, c.then, c.orphans = nil, nil, nil
 	c.rowsDue = never
@@ -195,6 +196,8 @@ func (c *committer) putBack(t *turn, g *group) {
 		}
 	}
 	c.rows.putBack(g.batch.Rows)
+	c.writing = 0
+	c.weigh()
 	c.marks.putBack(g.batch.Marks)
 	c.then = append(g.then, c.then...)
 	c.rowsDue = min(c.rowsDue, t.now+retryAfter)
@@ -213,6 +216,8 @@ func (c *committer) finish(t *turn, g *group) {
 		r.state = committed
 		c.keep(t, r)
 	}
+	c.writing = 0
+	c.weigh()
 	c.trim()
 	c.ease()
 }

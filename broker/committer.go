@@ -30,6 +30,7 @@ const maxPend = 1 << 15
 // other lock is taken under it.
 type committer struct {
 	store    *store.Store
+	memory   *budget
 	log      *slog.Logger
 	now      func() int64
 	line     func() time.Time
@@ -50,6 +51,8 @@ type committer struct {
 	dead      int            // dropped ones in pend
 	busy      bool           // a commit is under way
 	rows      rows
+	writing   int // size of those in the commit under way
+	weight    int // what the budget was told of both
 	marks     rows
 	orphans   []uint32   // queues on disk that belong to no session
 	dirty     []*session // whose position has changed
@@ -327,7 +330,15 @@ func (c *committer) put(row store.Row, due int64, then func(*turn, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rows.put(row)
+	c.weigh()
 	c.alsoBy(due, then)
+}
+
+// weigh tells the budget what the rows take. The caller holds mu.
+func (c *committer) weigh() {
+	weight := c.rows.size + c.writing
+	c.memory.add(forStore, weight-c.weight)
+	c.weight = weight
 }
 
 // mark notes a row that goes with the records, likewise.

@@ -8,11 +8,14 @@ import "tidegate/store"
 type rows struct {
 	list []store.Row
 	at   map[string]int // by table and key
+	size int            // what they take in memory, in bytes
 }
 
 func (r *rows) put(row store.Row) {
 	key := row.Table + "\x00" + string(row.Key)
+	r.size += sizeOfRow(row)
 	if i, had := r.at[key]; had {
+		r.size -= sizeOfRow(r.list[i])
 		r.list[i] = row
 		return
 	}
@@ -22,6 +25,8 @@ func (r *rows) put(row store.Row) {
 	r.at[key] = len(r.list)
 	r.list = append(r.list, row)
 }
+
+func sizeOfRow(row store.Row) int { return 128 + 2*len(row.Key) + len(row.Value) }
 
 // take empties r and returns what was in it.
 func (r *rows) take() []store.Row {
