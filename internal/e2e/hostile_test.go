@@ -33,6 +33,7 @@ type attack struct {
 }
 
 var attacks = []attack{
+	{"none: clients that connect and behave", 400, func(h *horde, i int) { h.connect(hello(i)) }},
 	{"half-open connections", 400, func(h *horde, _ int) { h.dial() }},
 	{"one byte at a time", 400, func(h *horde, i int) { k := hello(i); h.trickle(h.dial(), k.Append(nil)) }},
 	{"a length of 256 MB", 400, func(h *horde, i int) { h.send(h.connect(hello(i)), []byte{0x30, 0xff, 0xff, 0xff, 0x7f, 0, 1, 'a'}) }},

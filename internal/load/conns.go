@@ -68,7 +68,7 @@ func (r *run) openOne(ctx context.Context, i int) (*conn, error) {
 	d := r.dialer()
 	d.buffer = idleBuffer
 	d.source = fmt.Sprintf("127.0.0.%d", 2+i%r.o.Sources) // one address has too few ports for all
-	c, err := d.connect(ctx, r.hello(fmt.Sprintf("bench-idle-%d", i)))
+	c, err := d.connect(ctx, r.hello(fmt.Sprintf("idle-%d", i)))
 	if err != nil {
 		return nil, err
 	}

@@ -139,14 +139,14 @@ func (r *run) flow(ctx context.Context, topo *topology) error {
 // assemble connects and subscribes everybody.
 func (r *run) assemble(ctx context.Context, c *cast, topo *topology) error {
 	for i := range topo.pubs {
-		pub, err := r.connect(ctx, fmt.Sprintf("bench-pub-%d", i))
+		pub, err := r.connect(ctx, fmt.Sprintf("pub-%d", i))
 		if err != nil {
 			return err
 		}
 		c.pubs = append(c.pubs, newPublisher(r, pub.serve(), topo, i))
 	}
 	for i := range topo.subs {
-		sub, err := r.connect(ctx, fmt.Sprintf("bench-sub-%d", i))
+		sub, err := r.connect(ctx, fmt.Sprintf("sub-%d", i))
 		if err != nil {
 			return err
 		}

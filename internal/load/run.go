@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"tidegate/mqtt/packet"
@@ -88,15 +89,18 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 func (r *run) now() int64 { return int64(time.Since(r.epoch)) }
 
 // connect opens a connection whose session ends with it.
-func (r *run) connect(ctx context.Context, clientID string) (*conn, error) {
-	return r.dialer().connect(ctx, r.hello(clientID))
+func (r *run) connect(ctx context.Context, name string) (*conn, error) {
+	return r.dialer().connect(ctx, r.hello(name))
 }
 
 func (r *run) dialer() dialer {
 	return dialer{addr: r.o.Addr, buffer: busyBuffer, timeout: r.o.Timeout}
 }
 
-func (r *run) hello(clientID string) *packet.Connect {
+// hello is the CONNECT of the client with that name. Its identifier is one that no
+// run beside this one has.
+func (r *run) hello(name string) *packet.Connect {
+	clientID := fmt.Sprintf("bench-%d-%s", os.Getpid(), name)
 	return &packet.Connect{Version: r.o.Version, CleanSession: true, KeepAlive: uint16(r.o.KeepAlive), ClientID: clientID}
 }
 

@@ -24,7 +24,7 @@ func (r *run) retained(ctx context.Context) error {
 	if r.o.QoS == mqtt.AtMostOnce {
 		pause(ctx, time.Second) // nothing tells when the broker has them
 	}
-	if err := r.take(ctx, p, newReceiver(r, []*publisher{p}, 0), r.hello("bench-sub-0"), "ret/#"); err != nil {
+	if err := r.take(ctx, p, newReceiver(r, []*publisher{p}, 0), r.hello("sub-0"), "ret/#"); err != nil {
 		return err
 	}
 	p.forget(ctx, r.o.N)
@@ -80,7 +80,7 @@ func (r *run) offline(ctx context.Context) error {
 
 // durable is the CONNECT of a session that stays for an hour at least.
 func (r *run) durable() *packet.Connect {
-	c := r.hello("bench-away")
+	c := r.hello("away")
 	c.CleanSession = false
 	if r.o.Version == packet.V5 {
 		c.Properties = c.Properties.AppendUint(packet.PropSessionExpiry, 3600)
@@ -103,7 +103,9 @@ func (r *run) leave(ctx context.Context, away *packet.Connect) error {
 
 // dissolve removes the session.
 func (r *run) dissolve(ctx context.Context, away *packet.Connect) error {
-	c, err := r.connect(ctx, away.ClientID)
+	clean := *away
+	clean.CleanSession, clean.Properties = true, nil
+	c, err := r.dialer().connect(ctx, &clean)
 	if err != nil {
 		return err
 	}
@@ -132,7 +134,7 @@ func (r *run) interrupt(ctx context.Context) error {
 // published, so there is no end-to-end limit.
 func (r *run) lone(ctx context.Context, topic func(seq int) []byte) (*publisher, error) {
 	r.o.E2E = 0
-	c, err := r.connect(ctx, "bench-pub-0")
+	c, err := r.connect(ctx, "pub-0")
 	if err != nil {
 		return nil, err
 	}
