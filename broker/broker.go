@@ -62,6 +62,8 @@ type Broker struct {
 	alarms      alarms
 	stopped     chan struct{} // closed when Serve no longer takes responsibility
 
+	refusedLines hush
+
 	listeners []*listener
 	wg        sync.WaitGroup // of connections
 

@@ -28,7 +28,8 @@ type Listener struct {
 	Identity string `yaml:"identity"`  // where the user name comes from: the CONNECT, or cn, the common name in the client's certificate
 }
 
-// Limits bound what clients may use. None of them can be switched off.
+// Limits bound what clients may use. None of them but PublishRate can be switched
+// off.
 type Limits struct {
 	MaxConnections   int            `yaml:"max_connections"`
 	MaxPacketSize    units.Size     `yaml:"max_packet_size"`
@@ -41,6 +42,7 @@ type Limits struct {
 	ConnectTimeout   units.Duration `yaml:"connect_timeout"` // between the connection and its CONNECT
 	MaxRetained      int            `yaml:"max_retained"`
 	MaxRetainedSize  units.Size     `yaml:"max_retained_size"` // topics and payloads together
+	PublishRate      int            `yaml:"publish_rate"`      // messages a second of one client, before it is read no further; 0: any
 }
 
 // QueueLimits bound what one session may use while it is connected. The queue of
@@ -121,6 +123,7 @@ func (c *Config) Check() check.Problems {
 	}
 	between("limits.max_retained", l.MaxRetained, 1, 10_000_000)
 	between("limits.max_retained_size", int(l.MaxRetainedSize), 1024, 1<<31-1)
+	between("limits.publish_rate", l.PublishRate, 0, 1_000_000)
 	between("queue.max_memory", int(c.Queue.MaxMemory), 4096, 1<<31-1)
 	return p
 }

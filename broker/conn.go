@@ -46,6 +46,7 @@ type conn struct {
 	deadline  int64 // broker time when the read deadline runs out
 	heard     int64 // broker time when something was read last
 	silent    bool  // the last packet is one that silence follows, most likely
+	paid      int64 // broker time up to which publish_rate is used up
 
 	client Client          // who it is; set while the CONNECT is handled
 	door   string          // the listener's URL; "": the program has handed the connection in
@@ -65,7 +66,7 @@ type conn struct {
 }
 
 func newConn(b *Broker, nc net.Conn) *conn {
-	c := &conn{b: b, t: newTransport(nc), done: make(chan struct{}), left: make(chan struct{})}
+	c := &conn{b: b, t: newTransport(nc), done: make(chan struct{}), left: make(chan struct{}), paid: -int64(time.Second)}
 	c.client.Remote = nc.RemoteAddr().String()
 	c.turn = turn{b: b, done: c.done}
 	c.out = output{t: c.t, drained: c.drained, failed: c.endNow, sent: &b.stats, memory: &b.memory}
@@ -317,7 +318,9 @@ func (c *conn) leave(t *turn) {
 		if why, refused := causeOfEnd(c.endedBy); refused {
 			c.b.stats.refusals.count(why)
 		}
-		c.log().Warn("refused a connection", "reason", c.endedBy)
+		if ok, kept := c.b.refusedLines.speak(t.now); ok {
+			c.log().Warn("refused a connection", "reason", c.endedBy, "not_logged_before", kept)
+		}
 		c.event(Refused, "", c.endedBy)
 		return
 	}

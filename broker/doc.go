@@ -33,7 +33,7 @@
 //
 // In the order in which they are taken: Broker.mu, committer.order, session.mu
 // of a share, session.mu of its members and of others, retained.mu, then the leaves
-// committer.mu, trie.mu, alarms.mu, output.mu, inbox.mu and lossLedger.mu.
+// committer.mu, trie.mu, alarms.mu, output.mu, inbox.mu, lossLedger.mu and hush.mu.
 // No lock is held while a packet is written, a commit runs, or a channel
 // is waited for.
 //

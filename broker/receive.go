@@ -32,6 +32,9 @@ func (c *conn) publish(t *turn, f packet.Frame) error {
 	if err := p.Decode(f); err != nil {
 		return err
 	}
+	if err := c.pace(t); err != nil {
+		return err
+	}
 	c.b.stats.received.Add(1)
 	pub := publication{topic: p.Topic, payload: p.Payload, props: p.Properties, qos: p.QoS, retain: p.Retain, from: c.s}
 	if f := c.five.Load(); f != nil {
