@@ -34,8 +34,7 @@ type tail struct {
 
 // Commit makes b durable: first its rows of state.db, then the rest in one
 // transaction. After an error nothing of that rest is visible and the same batch
-// may be committed again; a full disk heals when there is room. (Should the disk
-// fail at the very last step, the marks of b may show.)
+// may be committed again; a full disk heals when there is room.
 //
 // The store keeps no reference to b. One Commit runs at a time.
 func (s *Store) Commit(b *Batch) error {
@@ -138,14 +137,33 @@ func (s *Store) commitJournal(b *Batch) error {
 
 // doubt decides after the failed commit err whether the active segment can be
 // used on. bbolt takes back a transaction that failed, unless its meta page was
-// written and only the sync of it failed.
+// written and only the sync of it failed: then takeBack does.
 func (s *Store) doubt(err error) {
 	t := &s.tail
-	viewErr := t.file.view(func(tx *bolt.Tx) error {
-		t.suspect = t.suspect || tx.ID() != t.txid
+	shown, viewErr := t.file.shown()
+	t.suspect = t.suspect || shown != t.txid || viewErr != nil || isCorrupt(err)
+	if err := s.takeBack(); err != nil {
+		s.log.Error("store: cannot take back what was refused; nothing more is taken until that works", "file", t.file.path, "error", err)
+	}
+}
+
+// takeBack makes the active segment show its last durable transaction, and none
+// that failed behind it: the next segment begins with the marks that this one
+// shows. A power cut may still bring the failed one back, as a whole, as long as
+// there is no next segment.
+func (s *Store) takeBack() error {
+	t := &s.tail
+	shown, err := t.file.shown()
+	if isCorrupt(err) || err == nil && shown == t.txid {
 		return nil
-	})
-	t.suspect = t.suspect || viewErr != nil || isCorrupt(err)
+	}
+	if err == nil {
+		err = t.file.dropMeta(shown)
+	}
+	if err != nil {
+		return fmt.Errorf("take back a failed commit to %q: %w", t.file.path, err)
+	}
+	return nil
 }
 
 // putRecords appends records. The values lie in s.scratch until tx ends.

@@ -2,13 +2,18 @@ package store
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // crashDir names the directory in the environment of the process that is killed.
@@ -205,4 +210,73 @@ func leaveTmp(t *testing.T, s *Store, content []byte) {
 	if err := os.WriteFile(segmentPath(s.dir, s.LastSeq()+1)+tmpSuffix, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// The disk fails at the very last step of a commit: bbolt shows it, and it was
+// refused. Nothing of it shows afterwards, not now, not after a restart, and not
+// after the next segment was begun and the process ended before it was tried again.
+func TestRefusedCommitLeavesNoMarks(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, s *Store){
+		"the process goes on":                  func(*testing.T, *Store) {},
+		"the process ends":                     func(t *testing.T, s *Store) { closeTest(t, s) },
+		"the process ends after the next roll": func(t *testing.T, s *Store) { rollTest(t, s); closeTest(t, s) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openTest(t, dir, Options{SegmentSize: small})
+			before := batchOf(0, 10)
+			before.Marks = []Row{{Key: []byte("stays"), Value: []byte("v")}, {Key: []byte("is to go"), Value: []byte("v")}}
+			commit(t, s, before)
+			refused := batchOf(10, 5)
+			refused.Marks = []Row{{Key: []byte("is new"), Value: []byte("v")}, {Key: []byte("is to go")}}
+			failLast(t, s, refused)
+			if end(t, s); s.isClosed() {
+				s = openTest(t, dir, Options{SegmentSize: small})
+			}
+			checkRefused(t, s)
+			commit(t, s, refused)
+			if have := marksOf(t, s); len(have) != 2 || have["is new"] != "v" || s.LastSeq() != 15 {
+				t.Errorf("after the retry the marks are %v, the last record %d", have, s.LastSeq())
+			}
+		})
+	}
+}
+
+// failLast writes b as Commit does when the last sync fails.
+func failLast(t *testing.T, s *Store, b *Batch) {
+	t.Helper()
+	next := s.tail
+	err := next.file.update(func(tx *bolt.Tx) error {
+		return errors.Join(s.putRecords(tx, &next, b.Records), putQueues(tx, b.Queues), putMarks(tx, b.Marks))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.doubt(syscall.EIO)
+}
+
+func rollTest(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.roll(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkRefused(t *testing.T, s *Store) {
+	t.Helper()
+	if have := marksOf(t, s); len(have) != 2 || have["stays"] != "v" || have["is to go"] != "v" {
+		t.Errorf("the marks are %v", have)
+	}
+	if have := len(readAll(t, s, 1, 0, math.MaxUint64)); have != 10 || s.LastSeq() != 10 || s.Queues()[0].Pending != 10 {
+		t.Errorf("%d records, last %d, queue %+v", have, s.LastSeq(), s.Queues()[0])
+	}
+}
+
+func marksOf(t *testing.T, s *Store) map[string]string {
+	t.Helper()
+	marks := make(map[string]string)
+	if err := s.Marks(into(marks)); err != nil {
+		t.Error(err)
+	}
+	return marks
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -185,6 +186,25 @@ func (f *boltFile) settle() error {
 	}
 	f.unsettled = false
 	return nil
+}
+
+// shown returns the number of the transaction that whoever reads sees.
+func (f *boltFile) shown() (txid int, err error) {
+	err = f.view(func(tx *bolt.Tx) error { txid = tx.ID(); return nil })
+	return txid, err
+}
+
+// dropMeta puts a copy of the other meta page in the place of that of the
+// transaction txid, so that the one before it counts. bbolt keeps lists of its own
+// that belong to txid, so nothing may be written to f from then on.
+func (f *boltFile) dropMeta(txid int) error {
+	to, meta := txid%2, make([]byte, pageHeader+metaSize)
+	if _, err := f.file.ReadAt(meta, int64(1-to)*pageSize); err != nil {
+		return err
+	}
+	binary.NativeEndian.PutUint64(meta, uint64(to)) // its page number
+	_, err := f.file.WriteAt(meta, int64(to)*pageSize)
+	return err
 }
 
 // checkSize fails if the meta pages are gone. bbolt reads them under a lock that

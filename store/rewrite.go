@@ -328,7 +328,10 @@ func (s *Store) exchange(g *segment, tmp string, spans map[uint32]span) error {
 	if err := os.Rename(tmp, g.path); err != nil {
 		return err
 	}
-	s.replace(g, &segment{path: g.path, first: g.first, spans: spans})
+	s.replace(g, spans)
+	s.mu.Lock()
+	s.stats.SegmentsRewritten++
+	s.mu.Unlock()
 	s.unnamed = true
 	return s.nameJournal()
 }
@@ -336,14 +339,15 @@ func (s *Store) exchange(g *segment, tmp string, spans map[uint32]span) error {
 // errGone means that a segment was removed or set aside while it was rewritten.
 var errGone = errors.New("nobody needs it any more")
 
-// replace puts next in the place of g, whose file is gone.
-func (s *Store) replace(g, next *segment) {
+// replace makes readers open the file of g again, which has changed and now holds
+// spans.
+func (s *Store) replace(g *segment, spans map[uint32]span) {
+	next := &segment{path: g.path, first: g.first, spans: spans}
 	if len(next.spans) > keepSpans {
 		next.spans = nil
 	}
 	s.mu.Lock()
 	s.segments[slices.Index(s.segments, g)] = next
-	s.stats.SegmentsRewritten++
 	s.mu.Unlock()
 	s.pool.drop(g)
 }

@@ -64,6 +64,9 @@ func (s *Store) roll() error {
 			return err
 		}
 	}
+	if err := s.takeBack(); err != nil {
+		return err
+	}
 	next, err := s.createNext()
 	if err != nil {
 		return err
@@ -156,16 +159,25 @@ func (s *Store) install(next tail) {
 	s.pool.adopt(next.segment, next.file)
 	s.tail = next
 	s.mu.Lock()
-	if n := len(s.segments); n > 0 && s.segments[n-1].first == next.segment.first {
+	n := len(s.segments)
+	replaced := n > 0 && s.segments[n-1].first == next.segment.first
+	if replaced {
 		s.segments = slices.Delete(slices.Clone(s.segments), n-1, n)
-		defer s.pool.drop(old.segment)
-	} else if n > 0 && len(old.segment.spans) > keepSpans {
+	}
+	if n > 0 && len(old.segment.spans) > keepSpans {
 		old.segment.spans = nil
 	}
 	s.segments = append(s.segments, next.segment)
 	s.mu.Unlock()
-	if old.file != nil {
-		s.pool.release(old.segment)
+	if old.file == nil {
+		return
+	}
+	s.pool.release(old.segment)
+	switch {
+	case replaced:
+		s.pool.drop(old.segment)
+	case old.suspect:
+		s.replace(old.segment, old.segment.spans) // what bbolt knows of the file may be wrong
 	}
 }
 
