@@ -52,8 +52,11 @@ func (s *Store) Commit(b *Batch) error {
 func (s *Store) checkBatch(b *Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	switch {
+	case s.closed:
 		return ErrClosed
+	case s.readOnly:
+		return ErrReadOnly
 	}
 	return b.check(s.last)
 }

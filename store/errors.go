@@ -23,6 +23,9 @@ var (
 // ErrClosed means that Close was called before.
 var ErrClosed = errors.New("store is closed")
 
+// ErrReadOnly means that the store was opened by OpenReadOnly.
+var ErrReadOnly = errors.New("store is open for reading only")
+
 // CorruptError says what cannot be read. Seq is the first record that may be
 // concerned, 0 if no record is.
 type CorruptError struct {

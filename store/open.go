@@ -93,7 +93,7 @@ func (s *Store) listJournal() (lost uint64, leftovers []string, err error) {
 
 // openNewest opens g for writing and takes over what it says.
 func (s *Store) openNewest(g *segment) error {
-	f, err := openFile(g.path, segmentOptions(s.size), nil)
+	f, err := openFile(g.path, s.newestOptions(), nil)
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,8 @@ type Store struct {
 	log  *slog.Logger
 	pool *pool
 
+	readOnly bool // by OpenReadOnly: nothing in dir is ever changed
+
 	bufs sync.Pool // of *chunk
 
 	rewriting sync.Mutex // held by whoever writes a segment anew
@@ -109,15 +111,20 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	s := newStore(dir, o)
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func newStore(dir string, o Options) *Store {
 	s := &Store{
 		dir: dir, size: o.SegmentSize, log: o.Log, pool: newPool(),
 		queues: make(map[uint32]Queue), corrupt: make(map[uint64]struct{}),
 	}
 	s.bufs.New = func() any { return new(chunk) }
-	if err := s.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.Close())
-	}
-	return s, nil
+	return s
 }
 
 func (s *Store) open() error {
@@ -207,6 +214,10 @@ func fileSize(path string) int64 {
 
 // setAside renames the damaged file at path and says so once.
 func (s *Store) setAside(path string, damage error, meaning string) error {
+	if s.readOnly {
+		s.passOver(path, damage)
+		return nil
+	}
 	to, err := quarantine(path, time.Now())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

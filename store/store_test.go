@@ -38,10 +38,13 @@ func openTest(t testing.TB, dir string, o Options) *Store {
 // than it says, which holds here because no test acknowledges out of order.
 func verifyExact(t testing.TB, dir string) {
 	t.Helper()
-	v, err := verifyDir(dir)
+	v, err := inspectDir(dir)
 	if err != nil {
 		t.Error(err)
 		return
+	}
+	if err := v.report.Err(); err != nil {
+		t.Error(err)
 	}
 	for id, q := range v.queues {
 		if v.owed[id] > q.Pending {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"path/filepath"
@@ -11,30 +12,49 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Verify walks everything in the store in dir, which no process may have open,
-// and returns all that is wrong with it: pages, trees, checksums, the order of
-// the records and summaries. It changes nothing. What was set aside before is
+// Inspect walks everything in the store in dir, which no process may have open for
+// writing, and reports all that is wrong with it: pages, trees, checksums, the order
+// of the records and summaries. It changes nothing. What was set aside before is
 // not looked at. Queue.Pending is not checked, as only the caller knows what was
-// acknowledged out of order.
-func Verify(dir string) error {
-	_, err := verifyDir(dir)
-	return err
-}
-
-// verifyDir returns the verifier for what tests want to know beyond errors.
-func verifyDir(dir string) (*verifier, error) {
-	path := filepath.Join(dir, stateName)
-	state, err := openFile(path, bolt.Options{ReadOnly: true}, nil) // its lock keeps others out
+// acknowledged out of order. The error says why it could not look.
+func Inspect(dir string) (*Report, error) {
+	v, err := inspectDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("verify store: %w", err)
 	}
-	defer state.close()
+	return &v.report, nil
+}
+
+// Verify is Inspect with all that is wrong as one error.
+func Verify(dir string) error {
+	r, err := Inspect(dir)
+	if err != nil {
+		return err
+	}
+	return r.Err()
+}
+
+// inspectDir returns the verifier for what tests want to know beyond the report.
+func inspectDir(dir string) (*verifier, error) {
 	s := &Store{dir: dir}
 	if _, _, err := s.listJournal(); err != nil {
-		return nil, fmt.Errorf("verify store: %w", err)
+		return nil, err
 	}
-	v := &verifier{owed: make(map[uint32]uint64), alone: true}
-	v.file(path, state.view, v.state)
+	v := newVerifier(dir)
+	v.alone = true
+	path := filepath.Join(dir, stateName)
+	state, err := openFile(path, bolt.Options{ReadOnly: true}, nil) // its lock keeps others out
+	switch {
+	case isCorrupt(err):
+		v.unreadable(path, err)
+	case errors.Is(err, fs.ErrNotExist) && len(s.segments) > 0:
+		v.unreadable(path, errors.New("it is missing"))
+	case err != nil:
+		return nil, err
+	default:
+		defer state.close()
+		v.file(path, state.view, v.state)
+	}
 	v.journal(s.segments, func(g *segment, fn func(*bolt.Tx) error) error {
 		f, err := openFile(g.path, bolt.Options{ReadOnly: true}, nil)
 		if err != nil {
@@ -43,63 +63,110 @@ func verifyDir(dir string) (*verifier, error) {
 		defer f.close()
 		return f.view(fn)
 	})
-	return v, v.result()
+	return v, v.refused
 }
 
-// Verify does what the function Verify does on an open store. Commits wait for
-// it, reads do not.
-func (s *Store) Verify() error {
+// Inspect does what the function Inspect does on an open store. Commits wait while
+// it looks at state.db and the newest segment, not while it looks at the others;
+// reads never do. Segments that are removed meanwhile are passed over.
+func (s *Store) Inspect() (*Report, error) {
+	s.rewriting.Lock() // sealed segments stay as they are, or are removed
+	defer s.rewriting.Unlock()
+	v := newVerifier(s.dir)
+	segments, err := s.inspectNewest(v)
+	if err != nil {
+		return nil, err
+	}
+	v.journalFrom(segments, len(segments)-2, func(g *segment, fn func(*bolt.Tx) error) error {
+		return s.pool.view(g, func(_ *handle, tx *bolt.Tx) error { return fn(tx) })
+	})
+	for i, g := range segments {
+		closed, in := s.inChain(g)
+		if closed {
+			return nil, ErrClosed
+		}
+		if in && fileSize(g.path) == 0 {
+			v.unreadable(g.path, errors.New("it is missing"))
+			v.bound(g, lastOf(segments, i))
+		}
+	}
+	return &v.report, v.refused
+}
+
+// inspectNewest looks at what commits change, and returns the segments as they are
+// at that moment.
+func (s *Store) inspectNewest(v *verifier) ([]*segment, error) {
 	s.commit.Lock()
 	defer s.commit.Unlock()
 	s.mu.Lock()
 	closed, segments := s.closed, append([]*segment(nil), s.segments...)
 	s.mu.Unlock()
 	if closed {
-		return ErrClosed
+		return nil, ErrClosed
 	}
-	v := verifier{owed: make(map[uint32]uint64)}
 	v.file(s.state.path, s.state.view, v.state)
-	v.journal(segments, func(g *segment, fn func(*bolt.Tx) error) error {
+	g := segments[len(segments)-1]
+	v.segment(g, math.MaxUint64, func(fn func(*bolt.Tx) error) error {
 		return s.pool.view(g, func(_ *handle, tx *bolt.Tx) error { return fn(tx) })
 	})
-	return v.result()
+	return segments, nil
+}
+
+// Verify is Inspect with all that is wrong as one error.
+func (s *Store) Verify() error {
+	r, err := s.Inspect()
+	if err != nil {
+		return err
+	}
+	return r.Err()
 }
 
 // verifier collects what is wrong.
 type verifier struct {
-	errs   []error
-	queues map[uint32]Queue  // of the newest segment
-	owed   map[uint32]uint64 // records behind Queue.Acked
-	alone  bool              // nobody else uses the open files
+	dir     string
+	report  Report
+	refused error             // why a file could not be looked at, which is no damage
+	queues  map[uint32]Queue  // of the newest segment
+	owed    map[uint32]uint64 // records behind Queue.Acked
+	alone   bool              // nobody else uses the open files
 }
 
-func (v *verifier) add(path string, err error) {
-	if err != nil && !isCorrupt(err) {
-		err = &CorruptError{Path: path, Err: err}
-	}
-	if err != nil {
-		v.errs = append(v.errs, err)
-	}
-}
-
-func (v *verifier) result() error {
-	if len(v.errs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("verify store: %w", errors.Join(v.errs...))
-}
+func newVerifier(dir string) *verifier { return &verifier{dir: dir, owed: make(map[uint32]uint64)} }
 
 // file walks the pages of the file at path and only if they are sound lets bbolt
 // and fn at it.
 func (v *verifier) file(path string, view func(func(*bolt.Tx) error) error, fn func(string, *bolt.Tx) error) {
-	if err := walkFile(path, nil); err != nil {
-		v.add(path, err)
+	err := walkFile(path, nil)
+	if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 		return
 	}
-	v.add(path, view(func(tx *bolt.Tx) error {
-		v.tree(path, tx)
-		return fn(path, tx)
-	}))
+	v.report.Files++
+	if err == nil {
+		err = view(func(tx *bolt.Tx) error {
+			v.tree(path, tx)
+			return fn(path, tx)
+		})
+	}
+	v.unreadable(path, err)
+}
+
+// unreadable notes that the rest of the file at path cannot be looked at.
+func (v *verifier) unreadable(path string, err error) {
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist) && !v.alone:
+	case errors.Is(err, ErrNewerFormat):
+		v.refused = errors.Join(v.refused, err)
+	default:
+		v.finding(path, err).Unreadable = true
+	}
+}
+
+// finding notes damage.
+func (v *verifier) finding(path string, err error) *Damage {
+	if !isCorrupt(err) {
+		err = &CorruptError{Path: path, Err: err}
+	}
+	return v.report.add(v.dir, path, err)
 }
 
 // tree runs bbolt's own check. In a file opened for reading it would load the
@@ -110,7 +177,7 @@ func (v *verifier) tree(path string, tx *bolt.Tx) {
 		return
 	}
 	for err := range tx.Check() {
-		v.add(path, err)
+		v.finding(path, err)
 	}
 }
 
@@ -123,12 +190,13 @@ func (v *verifier) state(path string, tx *bolt.Tx) error {
 
 func (v *verifier) rows(path, table string, b *bolt.Bucket) {
 	if b == nil {
-		v.add(path, fmt.Errorf("table %q is missing", table))
+		v.finding(path, fmt.Errorf("table %q is missing", table))
 		return
 	}
 	_ = b.ForEach(func(k, val []byte) error {
+		v.report.Rows++
 		if _, err := unframe(k, val); err != nil {
-			v.add(path, fmt.Errorf("table %q key %x: %w", table, k, err))
+			v.finding(path, fmt.Errorf("table %q key %x: %w", table, k, err)).Rows++
 		}
 		return nil
 	})
@@ -136,25 +204,51 @@ func (v *verifier) rows(path, table string, b *bolt.Bucket) {
 
 // journal goes from the newest segment, which has the queues, to the oldest.
 func (v *verifier) journal(segments []*segment, view func(*segment, func(*bolt.Tx) error) error) {
-	limit := uint64(math.MaxUint64)
-	for i := len(segments) - 1; i >= 0; i-- {
-		g, upTo := segments[i], limit
-		v.file(g.path, func(fn func(*bolt.Tx) error) error { return view(g, fn) }, func(path string, tx *bolt.Tx) error {
-			if v.queues == nil {
-				v.loadQueues(path, tx)
-			}
-			v.rows(path, marksBucket, tx.Bucket([]byte(marksBucket)))
-			return v.records(g, upTo, tx)
-		})
-		limit = g.first - 1
+	v.journalFrom(segments, len(segments)-1, view)
+}
+
+func (v *verifier) journalFrom(segments []*segment, newest int, view func(*segment, func(*bolt.Tx) error) error) {
+	for i := newest; i >= 0; i-- {
+		g := segments[i]
+		v.segment(g, lastOf(segments, i), func(fn func(*bolt.Tx) error) error { return view(g, fn) })
+	}
+}
+
+// lastOf returns the last number that belongs to the segment i.
+func lastOf(segments []*segment, i int) uint64 {
+	if i+1 < len(segments) {
+		return segments[i+1].first - 1
+	}
+	return math.MaxUint64
+}
+
+// segment checks g, to which the numbers up to limit belong.
+func (v *verifier) segment(g *segment, limit uint64, view func(func(*bolt.Tx) error) error) {
+	v.file(g.path, view, func(path string, tx *bolt.Tx) error {
+		if v.queues == nil {
+			v.loadQueues(path, tx)
+		}
+		v.rows(path, marksBucket, tx.Bucket([]byte(marksBucket)))
+		return v.records(g, limit, tx)
+	})
+	v.bound(g, limit)
+}
+
+// bound says how many records can be concerned if g cannot be read. Of the newest
+// segment nobody knows.
+func (v *verifier) bound(g *segment, limit uint64) {
+	if d := v.report.of(v.dir, g.path); d != nil && d.Unreadable && limit != math.MaxUint64 {
+		d.AtMost = limit - g.first + 1
 	}
 }
 
 func (v *verifier) loadQueues(path string, tx *bolt.Tx) {
 	l := newestLoader{queues: make(map[uint32]Queue)}
-	v.add(path, l.loadQueues(tx.Bucket([]byte(queuesBucket))))
+	if err := l.loadQueues(tx.Bucket([]byte(queuesBucket))); err != nil {
+		v.finding(path, err)
+	}
 	for _, key := range l.badQueues {
-		v.add(path, fmt.Errorf("queue %x cannot be read", key))
+		v.finding(path, fmt.Errorf("queue %x cannot be read", key)).Rows++
 	}
 	v.queues = l.queues
 }
@@ -164,14 +258,16 @@ func (v *verifier) records(g *segment, limit uint64, tx *bolt.Tx) error {
 	if err := checkFirst(tx, g.first); err != nil {
 		return err
 	}
-	spans := make(map[uint32]span)
+	spans, damaged := make(map[uint32]span), false
 	err := allRecords(tx, g.first-1, limit, func(key, value []byte) {
 		seq := binary.BigEndian.Uint64(key)
 		r, err := viewRecord(key, value)
 		if err != nil {
-			v.errs = append(v.errs, &CorruptError{Path: g.path, Seq: seq, Err: err})
+			v.finding(g.path, &CorruptError{Path: g.path, Seq: seq, Err: err}).Records++
+			damaged = true
 			return
 		}
+		v.report.Records++
 		r.each(func(o Owner) {
 			addSpan(spans, o.Queue, seq, len(r.data))
 			if q, ok := v.queues[o.Queue]; ok && seq > q.Acked {
@@ -183,7 +279,7 @@ func (v *verifier) records(g *segment, limit uint64, tx *bolt.Tx) error {
 		return err
 	}
 	summary, ok, err := readSpans(g.path, tx)
-	if ok && err == nil && !maps.Equal(spans, summary) {
+	if ok && err == nil && !damaged && !maps.Equal(spans, summary) {
 		err = errors.New("its summary does not match its records")
 	}
 	return err
