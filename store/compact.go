@@ -12,19 +12,14 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-const (
-	// compactEvery is how often [Store.Run] looks for segments that are mostly dead.
-	compactEvery = time.Minute
-
-	// deadShare is how much of a segment nobody may need any more before it is
-	// written anew, in quarters: what is written is then a third of what is gained.
-	deadShare = 3
-)
+// deadShare is how much of a segment nobody may need any more before it is
+// written anew, in quarters: what is written is then a third of what is gained.
+const deadShare = 3
 
 // Run gives back the space of segments that are mostly dead, from time to time,
 // until ctx is done. It writes nothing while no queue has moved.
 func (s *Store) Run(ctx context.Context) {
-	tick := time.NewTicker(compactEvery)
+	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	failed := false
 	for {

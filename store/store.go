@@ -19,9 +19,9 @@ import (
 // The bounds of Options.SegmentSize: below, the fixed pages of a segment
 // outweigh its records; above, 32-bit boards cannot map enough of them.
 const (
-	defaultSegment = 16 * units.MiB
-	minSegment     = 64 * units.KiB
-	maxSegment     = 128 * units.MiB
+	DefaultSegment = 16 * units.MiB
+	MinSegment     = 64 * units.KiB
+	MaxSegment     = 128 * units.MiB
 )
 
 // Options of [Open].
@@ -29,6 +29,10 @@ type Options struct {
 	// SegmentSize is when a segment of the journal takes no more records, from
 	// 64 KiB to 128 MiB. 0 means 16 MiB. It may change between openings.
 	SegmentSize units.Size
+
+	// CompactInterval is how often Run looks for segments that are mostly dead.
+	// 0 means a minute.
+	CompactInterval time.Duration
 
 	// Log gets one line for each file set aside and each damaged record. Nil
 	// discards them.
@@ -41,10 +45,11 @@ type Options struct {
 // and before pool.mu. The latter two are never held together, and none but
 // rewriting is held while a callback runs.
 type Store struct {
-	dir  string
-	size units.Size
-	log  *slog.Logger
-	pool *pool
+	dir   string
+	size  units.Size
+	every time.Duration // between two looks of Run
+	log   *slog.Logger
+	pool  *pool
 
 	readOnly bool // by OpenReadOnly: nothing in dir is ever changed
 
@@ -104,9 +109,9 @@ type Stats struct {
 // backlog. Damaged files are set aside and reported to Options.Log; the error is
 // ErrLocked, ErrNewerFormat or what the operating system says.
 func Open(dir string, o Options) (*Store, error) {
-	o.SegmentSize = cmp.Or(o.SegmentSize, defaultSegment)
-	if o.SegmentSize < minSegment || o.SegmentSize > maxSegment {
-		return nil, fmt.Errorf("open store: segment size %v must be from %v to %v", o.SegmentSize, minSegment, maxSegment)
+	o.SegmentSize = cmp.Or(o.SegmentSize, DefaultSegment)
+	if o.SegmentSize < MinSegment || o.SegmentSize > MaxSegment {
+		return nil, fmt.Errorf("open store: segment size %v must be from %v to %v", o.SegmentSize, MinSegment, MaxSegment)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -120,7 +125,7 @@ func Open(dir string, o Options) (*Store, error) {
 
 func newStore(dir string, o Options) *Store {
 	s := &Store{
-		dir: dir, size: o.SegmentSize, log: o.Log, pool: newPool(),
+		dir: dir, size: o.SegmentSize, every: cmp.Or(o.CompactInterval, time.Minute), log: o.Log, pool: newPool(),
 		queues: make(map[uint32]Queue), corrupt: make(map[uint64]struct{}),
 	}
 	s.bufs.New = func() any { return new(chunk) }

@@ -19,6 +19,7 @@ import (
 	"tidegate/internal/check"
 	"tidegate/internal/units"
 	"tidegate/mqtt"
+	"tidegate/store"
 )
 
 // Config is the whole configuration. Sections belong to the packages that use
@@ -50,6 +51,9 @@ type LogConfig struct {
 type StoreConfig struct {
 	CommitInterval units.Duration `yaml:"commit_interval"` // longest wait for a group commit
 	OnlineDelay    units.Duration `yaml:"online_delay"`    // time for a present consumer to acknowledge unwritten
+
+	SegmentSize     units.Size     `yaml:"segment_size"`     // of a file of the journal, the unit in which space comes back
+	CompactInterval units.Duration `yaml:"compact_interval"` // how often mostly dead segments are written anew
 }
 
 // AdminConfig is the `admin:` part: the page and its API.
@@ -233,6 +237,12 @@ func (c *StoreConfig) setDefaults() {
 	if c.OnlineDelay == 0 {
 		c.OnlineDelay = units.Duration(time.Second)
 	}
+	if c.SegmentSize == 0 {
+		c.SegmentSize = store.DefaultSegment
+	}
+	if c.CompactInterval == 0 {
+		c.CompactInterval = units.Duration(time.Minute)
+	}
 }
 
 // hostName returns the name of the machine, or a fixed one where it has none
@@ -313,6 +323,9 @@ func (c *StoreConfig) check() check.Problems {
 	}
 	atMost("commit_interval", c.CommitInterval, time.Minute)
 	atMost("online_delay", c.OnlineDelay, time.Minute)
+	if c.SegmentSize < store.MinSegment || c.SegmentSize > store.MaxSegment {
+		p.Add("segment_size", "%s is not possible: give %s to %s", c.SegmentSize, store.MinSegment, store.MaxSegment)
+	}
 	return p
 }
 

@@ -85,7 +85,7 @@ var mistakes = []struct {
 	{
 		"an unknown key like nothing known",
 		"store:\n  compression: zstd\n",
-		[]string{`c.yaml:2:3: store: unknown key "compression": known here: commit_interval, online_delay`},
+		[]string{`c.yaml:2:3: store: unknown key "compression": known here: commit_interval, compact_interval, online_delay, segment_size`},
 	},
 	{
 		"a key that was not indented",
@@ -176,6 +176,11 @@ var mistakes = []struct {
 		"a commit that never comes",
 		"store: {online_delay: 1h}\n",
 		[]string{`c.yaml:1:23: store.online_delay: 1h is too long: publishers wait for it; give 1m or less`},
+	},
+	{
+		"a segment that a small board cannot map",
+		"store: {segment_size: 1GiB}\n",
+		[]string{`c.yaml:1:23: store.segment_size: 1GiB is not possible: give 64KiB to 128MiB`},
 	},
 	{
 		"a 0 that means something else than the default",

@@ -38,7 +38,9 @@ type gateway struct {
 func newGateway(cfg *Config, log *slog.Logger) (*gateway, error) {
 	debug.SetMemoryLimit(int64(cfg.Gateway.MemoryLimit) / 16 * 13) // the rest is for what the runtime does not count: the program itself, and mapped files
 	g := &gateway{cfg: cfg, log: log, started: time.Now()}
-	st, err := store.Open(filepath.Clean(cfg.Gateway.DataDir), store.Options{Log: log})
+	st, err := store.Open(filepath.Clean(cfg.Gateway.DataDir), store.Options{
+		SegmentSize: cfg.Store.SegmentSize, CompactInterval: time.Duration(cfg.Store.CompactInterval), Log: log,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("data_dir %s: %w", cfg.Gateway.DataDir, err)
 	}
