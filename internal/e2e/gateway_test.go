@@ -5,7 +5,9 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"tidegate/admin"
 	"tidegate/internal/client"
 )
 
@@ -71,9 +74,21 @@ func write(t testing.TB, path, text string) {
 func (g *gateway) start() {
 	g.t.Helper()
 	began := time.Now()
-	g.process = start(g.t, program, "run", "--config", g.conf)
+	g.launch()
 	g.process.await(g.t, `"ready"`, func() bool { return g.process.ended || slices.Contains(g.process.lines, "ready") })
 	g.slowest = max(g.slowest, time.Since(began))
+	g.welcome()
+}
+
+// launch starts the process and waits for nothing.
+func (g *gateway) launch() {
+	g.t.Helper()
+	g.process = start(g.t, program, "run", "--config", g.conf)
+}
+
+// welcome tells clients where the gateway listens.
+func (g *gateway) welcome() {
+	g.t.Helper()
 	const listening = "listening on tcp://"
 	line := g.process.awaitLine(g.t, listening)
 	g.update(func() { g.address = strings.TrimPrefix(line, listening) })
@@ -114,22 +129,44 @@ func (g *gateway) awaitAdapter(name string) {
 
 // dial connects to the gateway as soon as it is up. It fails only when ctx is
 // done.
-func (g *gateway) dial(ctx context.Context, o client.Options) (*client.Conn, error) {
+func (g *gateway) dial(ctx context.Context, o client.Options) (c *client.Conn, err error) {
+	err = g.reach(ctx, func(address string) (err error) {
+		c, err = client.Dial(ctx, address, o)
+		return err
+	})
+	return c, err
+}
+
+// reach calls try with the address of the gateway, whenever it is up, until that
+// works or ctx is done.
+func (g *gateway) reach(ctx context.Context, try func(address string) error) error {
 	for {
 		var address string
 		up := func() bool { address = g.address; return address != "" }
 		if err := g.wait(ctx, up); err != nil {
-			return nil, err
+			return err
 		}
-		c, err := client.Dial(ctx, address, o)
-		if err == nil {
-			return c, nil
-		}
-		if ctx.Err() != nil {
-			return nil, err
+		err := try(address)
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
 		pause(ctx)
 	}
+}
+
+// status asks the gateway for its status document.
+func (g *gateway) status(t testing.TB) (st admin.Status) {
+	t.Helper()
+	const listening = "listening on http://"
+	answer, err := http.Get("http://" + strings.TrimPrefix(g.process.awaitLine(t, listening), listening) + "api/v1/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if err := json.NewDecoder(answer.Body).Decode(&st); err != nil {
+		t.Fatal(err)
+	}
+	return st
 }
 
 // serialAdapter is a part of the configuration: a serial port with lines as a

@@ -4,12 +4,10 @@ package e2e
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"tidegate/admin"
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
 	"tidegate/mqtt"
@@ -106,16 +103,7 @@ func ms(took time.Duration) float64 { return float64(took) / float64(time.Millis
 // refused returns what the gateway says it has refused.
 func (g *gateway) refused(t testing.TB) string {
 	t.Helper()
-	const listening = "listening on http://"
-	answer, err := http.Get("http://" + strings.TrimPrefix(g.process.awaitLine(t, listening), listening) + "api/v1/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	var st admin.Status
-	if err := json.NewDecoder(answer.Body).Decode(&st); err != nil {
-		t.Fatal(err)
-	}
+	st := g.status(t)
 	var list []string
 	for _, reason := range slices.Sorted(maps.Keys(st.Broker.Refused)) {
 		if n := st.Broker.Refused[reason]; n > 0 {
