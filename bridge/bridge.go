@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
-	"tidegate/internal/backoff"
 	"tidegate/internal/clock"
 	"tidegate/mqtt"
 )
@@ -29,8 +29,9 @@ type Bridge struct {
 	cfg     Config
 	local   Local
 	log     *slog.Logger
-	client  *pahoClient
+	streams *streams
 	open    openFunc
+	look    openFunc // as another client, which wants nothing
 	monitor monitor
 
 	sealer  sealer
@@ -65,27 +66,17 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 	if cfg.ClientID == "" {
 		cfg.ClientID = mqtt.GatewayClient + gateway + "-" + cfg.Name
 	}
-	client := &pahoClient{
-		clientID:     cfg.ClientID,
-		username:     cfg.Username,
-		password:     cfg.Password,
-		keepalive:    time.Duration(cfg.Keepalive),
-		stallTimeout: time.Duration(cfg.StallTimeout),
-		streams:      streams{dial: dial, tls: cfg.TLS},
-
-		maxPacketSize: int(cfg.MaxPacketSize),
-		listens:       len(cfg.In) > 0,
-	}
+	streams := &streams{dial: dial, tls: cfg.TLS}
+	client, stranger := cfg.client(streams, cfg.ClientID), cfg.client(streams, cfg.ClientID+"-look")
+	client.listens = len(cfg.In) > 0
 	b := &Bridge{
 		cfg:      cfg,
 		local:    local,
 		log:      log.With("bridge", cfg.Name),
-		client:   client,
-		open:     client.open,
+		streams:  streams,
+		open:     client.opener(cfg.Protocol),
+		look:     stranger.opener(cfg.Protocol),
 		warnedIn: make(map[string]bool),
-	}
-	if cfg.Protocol == 5 {
-		b.open = (&paho5Client{client}).open
 	}
 	b.sealer = sealer{gateway: gateway, bridge: cfg.Name, kind: cfg.Envelope, keep: 4 * cfg.MaxInflight, clock: clock.New()}
 	Join(NewCircle(), b)
@@ -124,7 +115,7 @@ func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
 	again := mqtt.Subscription{Filter: at.again() + "#", QoS: mqtt.AtLeastOnce}
 	inbox, err := b.local.OpenInbox(ctx, at.inbox(), o, append(subscriptions(b.cfg.Out), again)...)
 	if err != nil {
-		return nil, fmt.Errorf("open the queue %s: %w", at.inbox(), err)
+		return nil, &localError{"open the queue " + at.inbox(), err}
 	}
 	return inbox, nil
 }
@@ -132,36 +123,72 @@ func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
 // Run connects, carries and connects again until ctx is done. It returns nil
 // when everything it started has ended.
 func (b *Bridge) Run(ctx context.Context) error {
-	wait := backoff.Backoff{Min: time.Duration(b.cfg.Backoff.Min), Max: time.Duration(b.cfg.Backoff.Max)}
+	course := newCourse(&b.cfg)
 	b.announce(ctx, "0")
 	if err := b.declareDead(ctx); err != nil && ctx.Err() == nil {
 		b.log.Warn("bridge has no place for messages that the server refuses", "error", err)
 	}
-	for next := 0; ; {
-		proven, err := b.round(ctx, b.cfg.Servers[next])
+	for {
+		end := b.round(ctx, &course)
 		if ctx.Err() != nil {
 			b.stopped(ctx)
 			return nil
 		}
-		b.down(ctx, err)
-		if proven {
-			wait.Reset()
-		}
-		if stalled := (*stallError)(nil); !proven || errors.As(err, &stalled) {
-			next = (next + 1) % len(b.cfg.Servers)
-		}
-		pause(ctx, wait.Next())
+		b.down(ctx, end.why)
+		pause(ctx, course.next(end))
 	}
 }
 
-// round is one connection to server, from dialing to its end. It is proven if
-// the server did its part, so that the next try may come soon.
-func (b *Bridge) round(ctx context.Context, server string) (proven bool, err error) {
+// ending is how a try to have a link, or the link, ended.
+type ending struct {
+	proven bool          // the server did its part, so that the next try may come soon
+	stood  time.Duration // for how long there was a link
+	why    error
+}
+
+// round is one try and its link. A link to another server than the first ends when
+// the first is well.
+func (b *Bridge) round(ctx context.Context, c *course) ending {
+	server := b.cfg.Servers[c.at]
 	b.monitor.update(func(s *Status) { s.State, s.Server = Dialing, server })
 	l, err := b.open(ctx, server)
 	if err != nil {
-		return false, err
+		return ending{why: err}
 	}
+	begin := time.Now()
+	carrying, leave := context.WithCancel(ctx)
+	var scouting sync.WaitGroup
+	well := false
+	if c.scouts() {
+		scouting.Go(func() {
+			if well = scout(carrying, c.need, b.firstIsWell); well {
+				leave()
+			}
+		})
+	}
+	proven, err := b.carry(carrying, server, l)
+	leave()
+	scouting.Wait()
+	if well && err == nil {
+		err = errReturn
+	}
+	return ending{proven, time.Since(begin), err}
+}
+
+// firstIsWell reports whether the first server answers CONNECT, as another client
+// than the one that is connected: servers that belong together would else end that
+// one's connection.
+func (b *Bridge) firstIsWell(ctx context.Context) bool {
+	l, err := b.look(ctx, b.cfg.Servers[0])
+	if err != nil {
+		return doesNotKnow(err)
+	}
+	l.close()
+	return true
+}
+
+// carry moves messages over l until it is lost, which is the error, or ctx is done.
+func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool, err error) {
 	defer l.close()
 	inbox, err := b.openInbox(ctx)
 	if err != nil {
@@ -220,10 +247,13 @@ func (b *Bridge) up(ctx context.Context, server string) {
 }
 
 func (b *Bridge) down(ctx context.Context, why error) {
-	b.monitor.update(func(s *Status) {
-		s.leave()
-		s.Error, s.ErrorAt = why.Error(), time.Now()
-	})
+	if errors.Is(why, errReturn) {
+		b.monitor.update(func(s *Status) { s.leave(); s.Returns++ })
+		b.log.Info("bridge returns to its first server", "server", b.cfg.Servers[0])
+		b.announce(ctx, "0")
+		return
+	}
+	b.monitor.update(func(s *Status) { s.fail(why) })
 	if !b.saidDown {
 		b.saidDown = true
 		b.log.Warn("bridge is down, messages are queued until it is up", "error", why)

@@ -46,6 +46,10 @@ type Config struct {
 	// Backoff bounds the wait before the next connection.
 	Backoff Backoff `yaml:"backoff"`
 
+	// PreferFirst is how long the first server must have answered before the
+	// bridge returns to it from another. 0: it stays where it is; nil: 10m.
+	PreferFirst *units.Duration `yaml:"prefer_first"`
+
 	// StallTimeout is how long a connected server may owe an acknowledgement
 	// without giving any, before the next server is tried.
 	StallTimeout units.Duration `yaml:"stall_timeout"`
@@ -77,6 +81,7 @@ const (
 	maxKeepalive    = 65535 * time.Second // two bytes of the CONNECT packet
 	maxInflight     = 10000               // far below the 65,535 packet identifiers, so that none is reused early
 	minStallTimeout = time.Second
+	minPreferFirst  = time.Second
 	minPacketSize   = 1024  // holds every packet but PUBLISH, and a PUBLISH with a usual topic
 	maxString       = 65535 // bytes; MQTT 3.1.1, section 1.5.3
 )
@@ -89,6 +94,7 @@ func (c *Config) SetDefaults() {
 	setDefault(&c.Backoff.Min, units.Duration(time.Second))
 	setDefault(&c.Backoff.Max, max(c.Backoff.Min, units.Duration(2*time.Minute)))
 	setDefault(&c.StallTimeout, units.Duration(30*time.Second))
+	setNil(&c.PreferFirst, units.Duration(10*time.Minute))
 	setDefault(&c.Envelope, envelopeNone)
 	setDefault(&c.MaxPacketSize, units.MiB)
 	for _, rules := range [][]Rule{c.Out, c.In} {
@@ -188,6 +194,9 @@ func (c *Config) checkNumbers(p *check.Problems) {
 	}
 	if c.Backoff.Max < c.Backoff.Min {
 		p.Add("backoff.max", "%v is less than backoff.min, %v", c.Backoff.Max, c.Backoff.Min)
+	}
+	if d := time.Duration(*c.PreferFirst); d != 0 && d < minPreferFirst {
+		p.Add("prefer_first", "%v is too short to tell whether the first server is well; write 1s or more, 10m is usual, or 0 for never", d)
 	}
 	if time.Duration(c.StallTimeout) < minStallTimeout {
 		p.Add("stall_timeout", "%v is shorter than a slow link may need; write 1s or more, 30s is usual", c.StallTimeout)

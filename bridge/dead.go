@@ -46,7 +46,7 @@ func (b *Bridge) openDead(ctx context.Context, most int) (mqtt.Inbox, error) {
 	sub := mqtt.Subscription{Filter: at.dead() + "#", QoS: mqtt.AtLeastOnce}
 	inbox, err := b.local.OpenInbox(ctx, at.deadInbox(), mqtt.InboxOptions{MaxInflight: most}, sub)
 	if err != nil {
-		return nil, fmt.Errorf("open the queue %s: %w", at.deadInbox(), err)
+		return nil, &localError{"open the queue " + at.deadInbox(), err}
 	}
 	return inbox, nil
 }

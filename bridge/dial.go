@@ -54,6 +54,8 @@ type streams struct {
 	dial dialFunc
 	tls  TLS
 	now  func() time.Time // for certificates; nil: what the system says
+
+	watch func(Step) // is told of each step that has worked; may be nil
 }
 
 // open returns the stream to e. Its errors say what to do.
@@ -62,12 +64,13 @@ func (s streams) open(ctx context.Context, e endpoint) (net.Conn, error) {
 	if err != nil {
 		return nil, dialError(e.address, err)
 	}
+	s.passed(StepTCP)
 	raw := conn
 	if e.secure() {
 		conn, err = s.encrypt(ctx, raw, e)
 	}
 	if err == nil && e.web() {
-		conn, err = openWebSocket(ctx, conn, raw, e)
+		conn, err = s.upgrade(ctx, conn, raw, e)
 	}
 	if err != nil {
 		_ = raw.Close()
@@ -76,17 +79,33 @@ func (s streams) open(ctx context.Context, e endpoint) (net.Conn, error) {
 	return conn, nil
 }
 
+// passed tells whoever watches that a step has worked.
+func (s streams) passed(step Step) {
+	if s.watch != nil {
+		s.watch(step)
+	}
+}
+
 func (s streams) encrypt(ctx context.Context, raw net.Conn, e endpoint) (net.Conn, error) {
 	cfg, err := s.tls.config(e.host)
 	if err != nil {
-		return nil, err
+		return nil, failedAt(StepTLS, err)
 	}
 	cfg.Time = s.now
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, tlsError(e.address, cfg.ServerName, s.time(), cmp.Or(context.Cause(ctx), err))
+		return nil, failedAt(StepTLS, tlsError(e.address, cfg.ServerName, s.time(), cmp.Or(context.Cause(ctx), err)))
 	}
+	s.passed(StepTLS)
 	return encrypted{conn, raw}, nil
+}
+
+func (s streams) upgrade(ctx context.Context, conn, raw net.Conn, e endpoint) (net.Conn, error) {
+	conn, err := openWebSocket(ctx, conn, raw, e)
+	if err == nil {
+		s.passed(StepWebSocket)
+	}
+	return conn, failedAt(StepWebSocket, err)
 }
 
 // time is what certificates are checked against.

@@ -29,6 +29,8 @@
 //	                                 the link is lost
 //	confirm, listen     downlink.    the link is lost, or all that     downlink.end, for
 //	                    start        came is safe                      at most a second
+//	scout, to look at   Bridge.round     the link ends, or the first       Bridge.round
+//	the first server                     server is well
 //	watch               uplink.run   the uplink has finished           uplink.run
 //	paho's own          link open    link.close; a client that hangs   link.close, for
 //	                                 then is abandoned                 at most a second

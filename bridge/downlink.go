@@ -3,7 +3,6 @@ package bridge
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -235,7 +234,7 @@ func (d *downlink) acknowledge(u unsafe) bool {
 	select {
 	case err := <-u.done:
 		if err != nil {
-			d.link.abort(fmt.Errorf("a message from upstream cannot be kept, so it will come again: %w", err))
+			d.link.abort(&localError{"a message from upstream cannot be kept, so it will come again", err})
 			return false
 		}
 		u.ack()

@@ -210,5 +210,5 @@ func (s *sealer) restamp(payload []byte) []byte {
 // UseClock gives the bridge the gateway's clock. It is called before Run.
 func (b *Bridge) UseClock(c *clock.Clock) {
 	b.sealer.clock = c
-	b.client.streams.now = c.Floor
+	b.streams.now = c.Floor
 }

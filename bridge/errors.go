@@ -35,12 +35,21 @@ func (e *stallError) Error() string {
 
 // dialError says why no TCP connection came about, and what to do.
 func dialError(address string, err error) error {
-	var dns *net.DNSError
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) {
+		return failedAt(StepDNS, dnsError(dns))
+	}
+	return failedAt(StepTCP, tcpError(address, err))
+}
+
+func dnsError(err *net.DNSError) error {
+	if err.IsNotFound {
+		return fmt.Errorf("DNS knows no %q: check the name in servers and the DNS server of this gateway (%w)", err.Name, err)
+	}
+	return fmt.Errorf("DNS gives no answer about %q: is the network up? (%w)", err.Name, err)
+}
+
+func tcpError(address string, err error) error {
 	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
-		return fmt.Errorf("DNS knows no %q: check the name in servers and the DNS server of this gateway (%w)", dns.Name, err)
-	case errors.As(err, &dns):
-		return fmt.Errorf("DNS gives no answer about %q: is the network up? (%w)", dns.Name, err)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%s refuses connections: is the broker running there, and is the port right? (%w)", address, err)
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETDOWN):

@@ -13,6 +13,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 type pahoClient struct {
 	clientID, username, password string
 	keepalive, stallTimeout      time.Duration
-	streams                      streams
+	streams                      *streams
 	maxPacketSize                int  // of what the server sends
 	listens                      bool // the server is to keep a session with what it owes us
 	seen                         seen // QoS 2 messages that the server has not released
@@ -52,6 +53,27 @@ type pahoLink struct {
 	seen      *seen
 }
 
+// client returns a client of c's servers called id, which is to keep no session.
+func (c *Config) client(s *streams, id string) *pahoClient {
+	return &pahoClient{
+		clientID:      id,
+		username:      c.Username,
+		password:      c.Password,
+		keepalive:     time.Duration(c.Keepalive),
+		stallTimeout:  time.Duration(c.StallTimeout),
+		streams:       s,
+		maxPacketSize: int(c.MaxPacketSize),
+	}
+}
+
+// opener returns the openFunc for a version of MQTT, as in the configuration.
+func (c *pahoClient) opener(protocol int) openFunc {
+	if protocol == 5 {
+		return (&paho5Client{c}).open
+	}
+	return c.open
+}
+
 // open is an openFunc.
 func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 	e, err := parseServer(server)
@@ -66,8 +88,9 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 	}
 	l := c.newLink(conn, server)
 	if err := l.connect(ctx); err != nil {
-		return nil, c.connectError(e, err)
+		return nil, failedAt(StepConnect, c.connectError(e, err))
 	}
+	c.streams.passed(StepConnect)
 	return l, nil
 }
 
@@ -195,6 +218,15 @@ func (l *pahoLink) close() {
 	l.wire.release()
 	l.client.Disconnect(uint(closeTimeout / time.Millisecond))
 	l.wire.fail(net.ErrClosed)
+}
+
+// doesNotKnow reports whether a server was not reached by err, but refuses this
+// client for who it is.
+func doesNotKnow(err error) bool {
+	if r := (*refusal)(nil); errors.As(err, &r) {
+		return r.reason == packet.ReasonClientIDNotValid || r.reason == packet.ReasonNotAuthorized
+	}
+	return errors.Is(err, packets.ErrorRefusedIDRejected) || errors.Is(err, packets.ErrorRefusedNotAuthorised)
 }
 
 // connectError says why the server at e did not accept us, and what to do.

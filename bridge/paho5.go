@@ -67,14 +67,15 @@ func (c *paho5Client) open(ctx context.Context, server string) (link, error) {
 	answer, err := l.client.Connect(ctx, c.hello())
 	switch {
 	case answer != nil && answer.ReasonCode >= 0x80:
-		return nil, c.refused(e, packet.Reason(answer.ReasonCode), answer.Properties.ReasonString)
+		return nil, failedAt(StepConnect, c.refused(e, packet.Reason(answer.ReasonCode), answer.Properties.ReasonString))
 	case err != nil:
-		return nil, handshakeError(e, "MQTT 5", cmp.Or(context.Cause(ctx), err))
+		return nil, failedAt(StepConnect, handshakeError(e, "MQTT 5", cmp.Or(context.Cause(ctx), err)))
 	}
 	if err := l.agree(answer); err != nil {
 		l.close()
-		return nil, fmt.Errorf("%s %w", e.address, err)
+		return nil, failedAt(StepConnect, fmt.Errorf("%s %w", e.address, err))
 	}
+	c.streams.passed(StepConnect)
 	return l, nil
 }
 

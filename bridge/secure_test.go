@@ -263,7 +263,7 @@ func TestBrokenSecureServers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			leak.Check(t)
-			s := streams{dial: new(net.Dialer).DialContext, tls: c.tls}
+			s := &streams{dial: new(net.Dialer).DialContext, tls: c.tls}
 			client := pahoClient{keepalive: 30 * time.Second, stallTimeout: 30 * time.Second, streams: s, clientID: "gateway"}
 			l, err := client.open(t.Context(), fmt.Sprintf(c.url, serveOn(t, c.server, c.serve(t))))
 			if err == nil {

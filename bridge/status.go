@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 )
@@ -62,6 +63,9 @@ type Status struct {
 	InFlight     int       `json:"in_flight"`    // sent and not yet acknowledged
 	LastAck      time.Time `json:"last_ack"`     // zero: never
 	Connects     uint64    `json:"connects"`
+	Returns      uint64    `json:"returns"` // to the first server, because it is well again
+
+	Failures map[string]uint64 `json:"failures"` // tries and connections that failed, by cause
 
 	In Downward `json:"in"` // what came from upstream
 }
@@ -74,6 +78,16 @@ func (s *Status) leave() {
 	s.State, s.InFlight = Down, 0
 }
 
+// fail notes why the bridge is not up.
+func (s *Status) fail(why error) {
+	s.leave()
+	s.Error, s.ErrorAt = why.Error(), time.Now()
+	if s.Failures == nil {
+		s.Failures = make(map[string]uint64)
+	}
+	s.Failures[causeOf(why)]++
+}
+
 // monitor is the Status under its lock.
 type monitor struct {
 	mu     sync.Mutex
@@ -83,7 +97,9 @@ type monitor struct {
 func (m *monitor) snapshot() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.status
+	s := m.status
+	s.Failures = maps.Clone(s.Failures)
+	return s
 }
 
 func (m *monitor) update(fn func(*Status)) {

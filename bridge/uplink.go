@@ -100,7 +100,7 @@ func (u *uplink) send(ctx context.Context, sent chan<- owed) error {
 		case receiving.Err() != nil:
 			return context.Cause(u.link.alive())
 		case err != nil:
-			return fmt.Errorf("read the queue: %w", err)
+			return &localError{"read the queue", err}
 		}
 		u.forward(receiving, d, sent)
 	}
@@ -231,7 +231,7 @@ func (u *uplink) await(o owed, stalled <-chan time.Time) bool {
 func (u *uplink) bury(d mqtt.Delivery, why error) {
 	err := u.local.Publish(u.link.alive(), deadLetter(d.Message, places{u.cfg.Name}, why))
 	if err != nil {
-		u.link.abort(fmt.Errorf("a message that the server refuses cannot be put aside: %w", err))
+		u.link.abort(&localError{"a message that the server refuses cannot be put aside", err})
 		return
 	}
 	u.monitor.update(func(s *Status) { s.DeadLetters++ })

@@ -146,7 +146,7 @@ var why = map[string]string{
 	"include_dir":           "import its files one by one, and put them into conf.d",
 	"plugin":                "there are none; a program that embeds the broker has hooks",
 	"auth_plugin":           "there are none; a program that embeds the broker has hooks",
-	"round_robin":           "servers are tried in turn, and the first is preferred",
+	"round_robin":           "servers are tried in turn, and the first is returned to; see prefer_first",
 }
 
 // rest writes what was not used as comments.
