@@ -201,9 +201,11 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 	defer d.end()
 	defer func() { b.heard = l.heard() }()
 	u := uplink{
-		cfg: &b.cfg, server: server, link: l, inbox: inbox, seal: b.sealer.seal, sending: b.sending,
+		backlog: func() int64 { return b.local.Backlog(places{b.cfg.Name}.inbox()) },
+		cfg:     &b.cfg, server: server, link: l, inbox: inbox, seal: b.sealer.seal, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
 		local: b.local, suspect: &b.suspect, window: b.newWindow(l),
+		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived),
 	}
 	if err = u.run(ctx); err != nil {
 		if seq, ok := u.culprit(err); ok {

@@ -54,6 +54,9 @@ type Config struct {
 	// without giving any, before the next server is tried.
 	StallTimeout units.Duration `yaml:"stall_timeout"`
 
+	// CatchUp says how the backlog goes upstream.
+	CatchUp CatchUp `yaml:"catch_up"`
+
 	// MaxPacketSize is the largest message that is taken from the server, which
 	// bounds the memory that it can make the gateway use.
 	MaxPacketSize units.Size `yaml:"max_packet_size"`

@@ -120,7 +120,7 @@ func (l *fakeLocal) OpenInbox(_ context.Context, name string, o mqtt.InboxOption
 	l.opens++
 	l.subs = subs
 	l.inbox = &fakeInbox{
-		local: l, max: o.MaxInflight, out: make(map[uint64]bool),
+		local: l, max: o.MaxInflight, before: len(l.queue), out: make(map[uint64]bool),
 		wake: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 	return l.inbox, nil
@@ -141,6 +141,7 @@ func (l *fakeLocal) left() int {
 type fakeInbox struct {
 	local  *fakeLocal
 	max    int
+	before int // messages that were there when it was opened
 	next   int // index of the next message to hand out
 	out    map[uint64]bool
 	wake   chan struct{}
@@ -193,6 +194,17 @@ func (in *fakeInbox) Ack(seq uint64) {
 	if l.remaining--; l.remaining == 0 {
 		close(l.drained)
 	}
+}
+
+func (in *fakeInbox) Arrived() (messages, bytes uint64) {
+	l := in.local
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.queue[in.before:] {
+		messages++
+		bytes += uint64(len(m.Topic) + len(m.Payload))
+	}
+	return messages, bytes
 }
 
 func (in *fakeInbox) Close() {

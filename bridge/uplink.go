@@ -33,12 +33,14 @@ type uplink struct {
 	inbox   mqtt.Inbox
 	monitor *monitor
 	log     *slog.Logger
+	backlog func() int64                      // what the inbox has not acknowledged
 	seal    func(mqtt.Delivery) mqtt.Delivery // makes what goes upstream of it, but for the topic
 	sending func(mqtt.Delivery, mqtt.Message) // is told what goes upstream, as what
 	warned  *firsts                           // filters whose messages were refused; of the bridge
 	local   mqtt.Publisher                    // takes dead letters
 	suspect *suspect                          // of the bridge
 	window  *window
+	pacer   *pacer
 
 	confirmed bool   // the server acknowledged something; of confirm
 	head      uint64 // the first message that it did not, 0: none; of confirm
@@ -120,9 +122,10 @@ func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed)
 		u.bury(d, u.suspect.why)
 		return
 	}
-	if !u.window.enter(ctx.Done()) {
+	if !u.pacer.wait(ctx, u.left) || !u.window.enter(ctx.Done()) {
 		return // it comes again
 	}
+	u.pacer.spend(d)
 	sealed := u.seal(d) // not before: what is dropped leaves no hole in the numbers
 	m.Payload, m.Properties = sealed.Payload, sealed.Properties
 	u.monitor.sent()
@@ -133,6 +136,12 @@ func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed)
 		return
 	}
 	sent <- o // has room for all that the window lets through
+}
+
+// left returns how many messages wait to be sent, with the one in hand.
+func (u *uplink) left() int64 {
+	under, _ := u.window.load()
+	return u.backlog() - int64(under)
 }
 
 // checkSize reports why no PUBLISH can hold payload bytes for topic, or nil.

@@ -17,7 +17,8 @@ const standardInflight = 100
 // inbox is the consumer of a session that is inside the process. The session
 // treats it like a connection.
 type inbox struct {
-	s *session
+	s      *session
+	before traffic // what had come before it was opened
 
 	mu    sync.Mutex
 	ready queue[mqtt.Delivery] // QoS 1 and 2: bounded by the window; QoS 0: by loose
@@ -25,6 +26,20 @@ type inbox struct {
 	wake  chan struct{}        // holds one token while ready may not be empty
 	ended sync.Once
 	done  chan struct{}
+}
+
+// traffic is a number of messages with the bytes of their topics and payloads.
+type traffic struct{ messages, bytes uint64 }
+
+func (n *traffic) add(it *item) {
+	n.messages++
+	n.bytes += uint64(len(it.body.topic()) + len(it.body.payload()))
+}
+
+func (s *session) arrivals() traffic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.came
 }
 
 var errSharedInbox = errors.New("only network clients can share a subscription; use the filter behind the group's name")
@@ -45,7 +60,7 @@ func (b *Broker) OpenInbox(ctx context.Context, name string, o mqtt.InboxOptions
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)
 	s := b.openInbox(name)
-	in := &inbox{s: s, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	in := &inbox{s: s, before: s.arrivals(), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := b.resubscribe(t, s, subs); err != nil {
 		return nil, err
 	}
@@ -124,6 +139,11 @@ func (in *inbox) Ack(seq uint64) {
 	t := in.s.b.newTurn(in.done)
 	in.s.ackSeq(t, seq)
 	in.s.b.endTurn(t)
+}
+
+func (in *inbox) Arrived() (messages, bytes uint64) {
+	now := in.s.arrivals()
+	return now.messages - in.before.messages, now.bytes - in.before.bytes
 }
 
 func (in *inbox) Close() {

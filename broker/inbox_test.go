@@ -47,3 +47,36 @@ func receive(t *testing.T, ctx context.Context, in mqtt.Inbox, topics ...string)
 		in.Ack(d.Seq)
 	}
 }
+
+// A bridge that keeps a backlog to a rate counts what comes beside it.
+func TestAnInboxCountsWhatArrives(t *testing.T) {
+	d := newBed(t, nil)
+	sub := mqtt.Subscription{Filter: "a/#", QoS: mqtt.AtLeastOnce}
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, sub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func(messages, bytes uint64) {
+		t.Helper()
+		if m, b := in.Arrived(); m != messages || b != bytes {
+			t.Errorf("%d messages of %d bytes have arrived, want %d of %d", m, b, messages, bytes)
+		}
+	}
+	expect(0, 0)
+	publish(t, d.b, "a/x", mqtt.AtLeastOnce)
+	publish(t, d.b, "a/yz", mqtt.ExactlyOnce)
+	publish(t, d.b, "a/x", mqtt.AtMostOnce) // is not queued
+	publish(t, d.b, "other", mqtt.AtLeastOnce)
+	expect(2, 7)
+	receive(t, d.ctx(), in, "a/x", "a/yz", "a/x")
+	expect(2, 7)
+	publish(t, d.b, "a/x", mqtt.AtLeastOnce)
+	in.Close()
+	in, err = d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, sub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(0, 0)
+	receive(t, d.ctx(), in, "a/x")
+	expect(0, 0)
+}

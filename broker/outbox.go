@@ -51,6 +51,7 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 	if rec != nil {
 		it.rec, it.seq, it.id = rec, rec.seq, s.takeID()
 		s.owed.Add(1)
+		s.came.add(&it)
 		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits))
 		if !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
 			s.behind, s.loaded = true, s.tail

@@ -56,6 +56,7 @@ type session struct {
 	from     uint64        // its queue began behind this place
 	loaded   uint64        // all that is owed up to here is acknowledged, in the window or in ram
 	tail     uint64        // the newest that is owed
+	came     traffic       // what it has been owed since the gateway's start, if durable
 	sent     uint64        // the newest that was sent over any connection
 	lastID   uint16
 	mixed    bool  // packet identifiers in the window are not in order

@@ -143,6 +143,10 @@ type Inbox interface {
 	// goroutine and in any order. An unknown seq is no error.
 	Ack(seq uint64)
 
+	// Arrived returns how much at QoS 1 and 2 the inbox has been owed since it
+	// was opened: messages, and the bytes of their topics and payloads.
+	Arrived() (messages, bytes uint64)
+
 	// Close ends the consumer and keeps what is queued.
 	Close()
 }

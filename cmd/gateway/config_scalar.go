@@ -126,6 +126,9 @@ func isNumeral(s string) bool {
 
 // wanted says in words what a value of type t looks like in YAML.
 func wanted(t reflect.Type) string {
+	if t.Kind() == reflect.Struct && reflect.PointerTo(t).Implements(textType) {
+		return "a single value"
+	}
 	switch t.Kind() {
 	case reflect.Pointer:
 		return wanted(t.Elem())

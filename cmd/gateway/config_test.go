@@ -128,6 +128,16 @@ var mistakes = []struct {
 		[]string{`c.yaml:3:5: gateway.name: is a section of keys, want text`},
 	},
 	{
+		"a list for a rate",
+		strings.Replace(goodBridge, "name: ", "catch_up: {rate: [200/s]}, name: ", 1),
+		[]string{`c.yaml:2:23: bridges[0].catch_up.rate: is a list, want a single value`},
+	},
+	{
+		"a rate without a time",
+		strings.Replace(goodBridge, "name: ", "catch_up: {rate: 200}, name: ", 1),
+		[]string{`c.yaml:2:23: bridges[0].catch_up.rate: "200" is not a rate; write messages as in 200/s, bytes as in 64KiB/s, or both as in 200/s 64KiB/s`},
+	},
+	{
 		"a truth value for text",
 		"gateway:\n  name: true\n",
 		[]string{`c.yaml:2:9: gateway.name: true is a truth value, want text: write "true" in quotes`},

@@ -1,7 +1,3 @@
-// Package units reads and writes the quantities of the configuration.
-//
-// There are two nouns: a [Size] in bytes, written "64KiB" or "500MB", and a
-// [Duration], written "250ms", "2h" or "30d".
 package units
 
 import (

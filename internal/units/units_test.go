@@ -51,3 +51,39 @@ func TestDuration(t *testing.T) {
 		}
 	}
 }
+
+func TestRate(t *testing.T) {
+	for text, want := range map[string]Rate{
+		"200/s": {200, 0}, "64KiB/s": {0, 64 << 10}, "9B/s": {0, 9}, "200/s 64KiB/s": {200, 64 << 10}, "1MB/s  7/s": {7, 1e6}, "0": {},
+	} {
+		var got Rate
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
+			t.Errorf("%q = %+v, %v; want %+v", text, got, err, want)
+		}
+		var again Rate
+		if err := again.UnmarshalText([]byte(got.String())); err != nil || again != got {
+			t.Errorf("%q is written %q and read back as %+v, %v", text, got, again, err)
+		}
+	}
+	for _, text := range []string{"", "200", "64KiB", "0/s", "-1/s", "/s", "200/m", "1/s 2/s", "1/s 2", "1.5/s"} {
+		var r Rate
+		if r.UnmarshalText([]byte(text)) == nil {
+			t.Errorf("%q was read as %+v", text, r)
+		}
+	}
+}
+
+func TestPercent(t *testing.T) {
+	for text, want := range map[string]Percent{"0%": 0, "50%": 50, "100%": 100} {
+		var got Percent
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want || got.String() != text {
+			t.Errorf("%q = %v, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "50", "%", "101%", "-1%", "1.5%"} {
+		var p Percent
+		if p.UnmarshalText([]byte(text)) == nil {
+			t.Errorf("%q was read as %v", text, p)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package bridge
+
+import (
+	"context"
+	"time"
+
+	"tidegate/internal/units"
+	"tidegate/mqtt"
+)
+
+// CatchUp says how a backlog goes upstream.
+type CatchUp struct {
+	// Rate is how fast the backlog gets shorter at most. What is published
+	// meanwhile goes on top of it.
+	Rate units.Rate `yaml:"rate"`
+}
+
+// pacer keeps a backlog to its rate over one link, until it is gone: from then on
+// nothing is held back.
+type pacer struct {
+	arrived  func() (messages, bytes uint64) // since the link came up
+	messages allowance
+	bytes    allowance
+	over     bool
+}
+
+func newPacer(rate units.Rate, arrived func() (messages, bytes uint64)) *pacer {
+	now := time.Now()
+	return &pacer{
+		arrived:  arrived,
+		messages: allowance{rate: float64(rate.Messages), at: now},
+		bytes:    allowance{rate: float64(rate.Bytes), at: now},
+		over:     rate == units.Rate{},
+	}
+}
+
+// slice is the longest wait without a look at what has arrived.
+const slice = 50 * time.Millisecond
+
+// wait returns when the next message may go; left says how many wait, with that
+// one. It returns false if ctx is done first.
+func (p *pacer) wait(ctx context.Context, left func() int64) bool {
+	for !p.over {
+		messages, bytes := p.arrived()
+		now := time.Now()
+		pausing := max(p.messages.wait(now, messages), p.bytes.wait(now, bytes))
+		if pausing == 0 {
+			break
+		}
+		if p.over = left() <= 1; p.over {
+			break
+		}
+		if pause(ctx, min(pausing, slice)); ctx.Err() != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// spend counts what goes. What is not queued, at QoS 0, does not count.
+func (p *pacer) spend(d mqtt.Delivery) {
+	if d.QoS == mqtt.AtMostOnce {
+		return
+	}
+	p.messages.has--
+	p.bytes.has -= float64(len(d.Topic) + len(d.Payload))
+}
+
+// allowance is how much of the backlog may go: what the rate has yielded, and as
+// much as has arrived meanwhile, which waits behind it in the same queue.
+type allowance struct {
+	rate  float64 // per second; 0: no limit
+	has   float64 // below 0: the last one was larger than what there was
+	at    time.Time
+	added uint64 // of what has arrived
+}
+
+// burst is for how long the rate may be saved up.
+const burst = 100 * time.Millisecond
+
+// wait returns how long it takes at least until something may go.
+func (a *allowance) wait(now time.Time, arrived uint64) time.Duration {
+	if a.rate == 0 {
+		return 0
+	}
+	if most := a.rate * burst.Seconds(); a.has < most {
+		a.has = min(a.has+a.rate*now.Sub(a.at).Seconds(), most)
+	}
+	a.has += float64(arrived - a.added)
+	a.at, a.added = now, arrived
+	if a.has > 0 {
+		return 0
+	}
+	return time.Duration(-a.has/a.rate*float64(time.Second)) + time.Microsecond
+}

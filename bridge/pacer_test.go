@@ -1,0 +1,142 @@
+package bridge
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"tidegate/mqtt"
+)
+
+// timetable is when a server that answers at once got each payload.
+type timetable struct {
+	began time.Time
+	at    map[string]time.Duration
+	order []string
+}
+
+func (a *timetable) dial(t testing.TB) dialFunc {
+	a.at = make(map[string]time.Duration)
+	return piped(t, func(_ int, _ string, u upstream) {
+		u.accept(packets.Accepted)
+		a.began = time.Now()
+		for p := u.publish(); p != nil; p = u.publish() {
+			a.at[string(p.Payload)] = time.Since(a.began)
+			a.order = append(a.order, string(p.Payload))
+			u.ack(p)
+		}
+	})
+}
+
+func limited(rate string) Config {
+	cfg := testConfig()
+	if err := cfg.CatchUp.Rate.UnmarshalText([]byte(rate)); err != nil {
+		panic(err)
+	}
+	return cfg
+}
+
+// within reports whether got is at most one part in twenty off.
+func within(got, want time.Duration) bool { return (got - want).Abs() <= want/20 }
+
+func TestTheBacklogKeepsToItsRate(t *testing.T) {
+	large := make([]mqtt.Message, 400)
+	for i := range large {
+		large[i] = mqtt.Message{Topic: "sensor/n", Payload: fmt.Appendf(nil, "%-1016d", i), QoS: mqtt.AtLeastOnce} // 1 KiB with its topic
+	}
+	for name, c := range map[string]struct {
+		rate    string
+		backlog []mqtt.Message
+		want    time.Duration
+	}{
+		"messages":               {"500/s", numbered(10000), 20 * time.Second},
+		"few messages":           {"1/s", numbered(100), 99 * time.Second},
+		"bytes":                  {"64KiB/s", large, 400 * time.Second / 64},
+		"larger than a second's": {"256B/s", large[:50], 50 * 4 * time.Second},
+		"both, bytes first":      {"100/s 32KiB/s", large, 400 * time.Second / 32},
+		"both, messages first":   {"20/s 64KiB/s", large, 20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				local := newLocal(c.backlog...)
+				var got timetable
+				r := newRig(t, limited(c.rate), local, got.dial(t)).start()
+				<-local.empty()
+				if took := time.Since(got.began); !within(took, c.want) {
+					t.Errorf("%d messages at %s took %v, want %v", len(c.backlog), c.rate, took, c.want)
+				}
+				r.end()
+			})
+		})
+	}
+}
+
+func TestARateDoesNotHoldBackWhatIsPublishedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal(numbered(1000)...)
+		var got timetable
+		r := newRig(t, limited("100/s"), local, got.dial(t)).start()
+		synctest.Wait()
+		publish := func(n int, every time.Duration, name string) {
+			for i := range n {
+				time.Sleep(every) // virtual
+				local.add(mqtt.Message{Topic: "sensor/n", Payload: fmt.Appendf(nil, "%s %d", name, i), QoS: mqtt.AtLeastOnce})
+			}
+		}
+		publish(10*400, 2500*time.Microsecond, "meanwhile") // four times the rate
+		<-local.empty()
+		if took := time.Since(got.began); !within(took, 10*time.Second) {
+			t.Errorf("a backlog of 1000 messages at 100/s took %v", took)
+		}
+		for second := 1; second <= 10; second++ { // the rate and what came: no flood at the end
+			n := 0
+			for _, at := range got.at {
+				if at <= time.Duration(second)*time.Second {
+					n++
+				}
+			}
+			if want := second * 500; n < want*95/100 || n > want*105/100 {
+				t.Errorf("after %d s the server had %d messages, want %d", second, n, want)
+			}
+		}
+		publish(1, time.Second, "caught up") // then a burst
+		publish(2000, 0, "burst")
+		before := time.Now()
+		<-local.empty()
+		if took := time.Since(before); took > 0 {
+			t.Errorf("once it had caught up, 2000 messages took %v", took)
+		}
+		r.end()
+	})
+}
+
+// A message that comes again over the next connection is backlog by then.
+func TestWhatComesAgainKeepsToTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		var again []time.Time
+		r := newRig(t, limited("10/s"), local, piped(t, func(n int, _ string, u upstream) {
+			u.accept(packets.Accepted)
+			for p := u.publish(); p != nil; p = u.publish() {
+				if n == 0 {
+					if string(p.Payload) == "7" {
+						return // nothing was acknowledged
+					}
+					continue
+				}
+				again = append(again, time.Now())
+				u.ack(p)
+			}
+		})).start()
+		synctest.Wait()
+		local.add(numbered(8)...)
+		<-local.empty()
+		if len(again) != 8 || !within(again[6].Sub(again[0]), 600*time.Millisecond) {
+			t.Errorf("8 messages came again at %v", again)
+		}
+		r.end()
+	})
+}
