@@ -1,14 +1,3 @@
-// Package proxy plays a bad network between a client and a server, so that an
-// outage can be rehearsed on one machine.
-//
-// There are two nouns. A [Proxy] listens on the loopback interface and hands
-// each connection on to its target. A [Mode] is what the network does just now:
-// pass everything, cut everything, or swallow every byte without a word, as a
-// radio link or a dead NAT entry does.
-//
-// [Proxy.Run] accepts and joins one goroutine per connection, which joins one
-// more for the way back; they end when either side closes, the mode cuts them,
-// or the proxy closes.
 package proxy
 
 import (
@@ -18,37 +7,8 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
-
-// Mode is what the network does to connections.
-type Mode int
-
-// The modes.
-const (
-	// Pass hands bytes on in both directions.
-	Pass Mode = iota
-
-	// Cut resets every connection, and each new one as soon as it is accepted.
-	Cut
-
-	// Silent keeps connections open and accepts new ones, but swallows every
-	// byte and every end of a connection in both directions. A connection
-	// that went through it has holes, so it is reset when the mode changes.
-	Silent
-)
-
-// String names the mode.
-func (m Mode) String() string {
-	switch m {
-	case Pass:
-		return "pass"
-	case Cut:
-		return "cut"
-	case Silent:
-		return "silent"
-	}
-	return fmt.Sprintf("Mode(%d)", int(m))
-}
 
 // Proxy is a TCP proxy whose network can be made to fail. All methods may be
 // called from any goroutine; Run once.
@@ -58,8 +18,10 @@ type Proxy struct {
 	mu     sync.Mutex // guards the fields below
 	target string
 	mode   Mode
+	delay  time.Duration // of each way
+	rate   int           // of each way, bytes per second; 0: no limit
 	closed bool
-	conns  map[net.Conn]struct{} // both ends of every connection
+	conns  map[*conn]struct{}
 }
 
 // Listen opens a proxy for target, a "host:port", on a free port of 127.0.0.1.
@@ -69,7 +31,7 @@ func Listen(target string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the proxy to %s: %w", target, err)
 	}
-	return &Proxy{listener: l, target: target, conns: make(map[net.Conn]struct{})}, nil
+	return &Proxy{listener: l, target: target, conns: make(map[*conn]struct{})}, nil
 }
 
 // Addr is the "host:port" that clients connect to.
@@ -92,21 +54,44 @@ func (p *Proxy) Run(ctx context.Context) error {
 			_ = p.Close()
 			return fmt.Errorf("accept on %s: %w", p.Addr(), err)
 		}
-		if p.add(client) {
-			serving.Go(func() { p.serve(ctx, client) })
+		c := &conn{Proxy: p, client: client, gone: make(chan struct{})}
+		if p.add(c) {
+			serving.Go(func() { p.serve(ctx, c) })
 		}
 	}
 }
 
 // SetMode changes the network. When it returns, connections that the new mode
-// does not allow are reset.
+// does not allow have ended.
 func (p *Proxy) SetMode(m Mode) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if m == Cut || p.mode == Silent && m != Silent {
-		p.resetLocked()
+	for c := range p.conns {
+		switch {
+		case m == Cut, p.mode != m && p.mode.leavesHoles():
+			c.closeLocked(reset)
+		case m == Drop:
+			c.closeLocked(finish)
+		case m == HalfOpen:
+			c.loseLocked()
+		}
 	}
 	p.mode = m
+}
+
+// SetDelay lets what is read from now on arrive later by d, each way. A round
+// trip takes twice as long.
+func (p *Proxy) SetDelay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+// SetRate limits each way of each connection to bytes per second; 0 is no limit.
+func (p *Proxy) SetRate(bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = bytes
 }
 
 // SetTarget sends new connections to target; those that stand stay.
@@ -121,7 +106,9 @@ func (p *Proxy) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	p.resetLocked()
+	for c := range p.conns {
+		c.closeLocked(reset)
+	}
 	if err := p.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("close the proxy on %s: %w", p.Addr(), err)
 	}
@@ -129,24 +116,24 @@ func (p *Proxy) Close() error {
 }
 
 // serve carries one connection to the target and back.
-func (p *Proxy) serve(ctx context.Context, client net.Conn) {
-	defer p.drop(client)
+func (p *Proxy) serve(ctx context.Context, c *conn) {
+	defer p.drop(c)
 	if p.silent() {
-		p.carry(nil, client)
+		_, _ = io.Copy(io.Discard, c.client) // until the mode changes
 		return
 	}
 	server, err := p.dial(ctx)
 	if err != nil {
-		reset(client)
+		reset(c.client)
 		return
 	}
-	if !p.add(server) {
+	if !p.join(c, server) {
+		reset(server)
 		return
 	}
-	defer p.drop(server)
 	var back sync.WaitGroup
-	back.Go(func() { p.carry(client, server) })
-	p.carry(server, client)
+	back.Go(func() { c.carry(c.client, server, false) })
+	c.carry(server, c.client, true)
 	back.Wait()
 }
 
@@ -158,74 +145,42 @@ func (p *Proxy) dial(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", target)
 }
 
-// carry copies from src to dst until src ends, and hands the end on. In silence
-// it hands nothing on; a nil dst is for connections that began there.
-func (p *Proxy) carry(dst, src net.Conn) {
-	buf := make([]byte, 16<<10)
-	for {
-		n, err := src.Read(buf)
-		if p.silent() || dst == nil {
-			if err != nil {
-				return
-			}
-			continue
-		}
-		if n > 0 {
-			if _, err := dst.Write(buf[:n]); err != nil {
-				reset(src)
-				return
-			}
-		}
-		if err != nil {
-			end(dst, err)
-			return
-		}
-	}
-}
-
-// end hands on to dst that its other side ended with err.
-func end(dst net.Conn, err error) {
-	t, ok := dst.(*net.TCPConn)
-	if !ok || !errors.Is(err, io.EOF) || t.CloseWrite() != nil {
-		reset(dst)
-	}
-}
-
 func (p *Proxy) silent() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mode == Silent
 }
 
-// add makes c known to SetMode and Close, or resets it if they do not allow it.
-func (p *Proxy) add(c net.Conn) bool {
+// add makes c known to SetMode and Close, or ends it if they do not allow it.
+func (p *Proxy) add(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.mode == Cut {
-		reset(c)
-		return false
+	switch {
+	case p.mode == Drop && !p.closed:
+		finish(c.client)
+	case p.closed, p.mode == Cut:
+		reset(c.client)
+	default:
+		p.conns[c] = struct{}{}
+		return true
 	}
-	p.conns[c] = struct{}{}
-	return true
+	return false
 }
 
-func (p *Proxy) drop(c net.Conn) {
+// join gives c its other side, unless it has ended meanwhile.
+func (p *Proxy) join(c *conn, server net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_ = c.Close()
+	if !c.closed {
+		c.server = server
+	}
+	return !c.closed
+}
+
+// drop ends c when both ways have: what they had to say is said.
+func (p *Proxy) drop(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.closeLocked(finish)
 	delete(p.conns, c)
-}
-
-func (p *Proxy) resetLocked() {
-	for c := range p.conns {
-		reset(c)
-	}
-}
-
-// reset closes c so that the other side gets an error and not an orderly end.
-func reset(c net.Conn) {
-	if t, ok := c.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = c.Close()
 }

@@ -49,6 +49,35 @@ func newEcho(t *testing.T) *echo {
 	return e
 }
 
+// newSink is a server whose connections are the test's.
+func newSink(t *testing.T) *echo {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &echo{l, make(chan net.Conn, 100)}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			e.accepted <- c
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+		for len(e.accepted) > 0 {
+			_ = (<-e.accepted).Close()
+		}
+	})
+	return e
+}
+
 // start runs a proxy to target until the test has ended.
 func start(t *testing.T, target string) *Proxy {
 	t.Helper()
@@ -234,8 +263,125 @@ func TestCloseEndsRun(t *testing.T) {
 	}
 }
 
+// hears reports whether a byte comes to c within a moment.
+func hears(c net.Conn) bool {
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	defer c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	n, _ := c.Read(make([]byte, 1))
+	return n > 0
+}
+
+func TestDropEndsInAnOrderlyWay(t *testing.T) {
+	leak.Check(t)
+	p := start(t, newEcho(t).Addr().String())
+	before := dial(t, p)
+	if !exchange(t, before, "one") {
+		t.Fatal("the proxy does not pass")
+	}
+	p.SetMode(Drop)
+	for name, c := range map[string]net.Conn{"old": before, "new": dial(t, p)} {
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("the %s connection ends with %v", name, err)
+		}
+	}
+	p.SetMode(Pass)
+	if !exchange(t, dial(t, p), "two") {
+		t.Error("the proxy does not pass afterwards")
+	}
+}
+
+func TestOneWay(t *testing.T) {
+	leak.Check(t)
+	for _, mode := range []Mode{UpOnly, DownOnly} {
+		t.Run(mode.String(), func(t *testing.T) {
+			server := newSink(t)
+			p := start(t, server.Addr().String())
+			c := dial(t, p)
+			behind := <-server.accepted
+			p.SetMode(mode)
+			for _, end := range []net.Conn{c, behind} {
+				if _, err := end.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if up, down := hears(behind), hears(c); up != (mode == UpOnly) || down != (mode == DownOnly) {
+				t.Errorf("passes up: %t, down: %t", up, down)
+			}
+			p.SetMode(Pass)
+			if !isReset(c) {
+				t.Error("a connection with holes was not reset")
+			}
+		})
+	}
+}
+
+func TestHalfOpenIsNewsForTheServerOnly(t *testing.T) {
+	leak.Check(t)
+	server := newSink(t)
+	p := start(t, server.Addr().String())
+	c := dial(t, p)
+	behind := <-server.accepted
+	p.SetMode(HalfOpen)
+	if !isReset(behind) {
+		t.Error("the server did not hear of it")
+	}
+	if _, err := c.Write(make([]byte, 1<<20)); err != nil || hears(c) {
+		t.Errorf("the client heard of it: %v", err)
+	}
+	p.SetMode(Pass)
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Errorf("the client heard of it: %v", err)
+	}
+	next := dial(t, p)
+	if _, err := next.Write([]byte("y")); err != nil || !hears(<-server.accepted) {
+		t.Errorf("a new connection does not pass: %v", err)
+	}
+}
+
+func TestDelayIsNoLimitToTheRate(t *testing.T) {
+	leak.Check(t)
+	p := start(t, newEcho(t).Addr().String())
+	const delay = 30 * time.Millisecond
+	p.SetDelay(delay)
+	c, begin := dial(t, p), time.Now()
+	if !exchange(t, c, "one") {
+		t.Fatal("the proxy does not pass")
+	}
+	if took := time.Since(begin); took < 2*delay {
+		t.Errorf("a round trip takes %v, less than twice the delay", took)
+	}
+	begin = time.Now()
+	go func() { _, _ = c.Write(make([]byte, 100*readSize)) }()
+	if _, err := io.ReadFull(c, make([]byte, 100*readSize)); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took > 100*delay {
+		t.Errorf("a hundred reads take %v: one waits for the other", took)
+	}
+}
+
+func TestRate(t *testing.T) {
+	leak.Check(t)
+	server := newSink(t)
+	p := start(t, server.Addr().String())
+	const rate = 100_000
+	p.SetRate(rate)
+	c := dial(t, p)
+	behind, begin := <-server.accepted, time.Now()
+	if _, err := c.Write(make([]byte, rate/4)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(behind, make([]byte, rate/4)); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took < 150*time.Millisecond {
+		t.Errorf("a quarter of a second's bytes took %v", took)
+	}
+}
+
 func TestModesHaveNames(t *testing.T) {
-	for m, want := range map[Mode]string{Pass: "pass", Cut: "cut", Silent: "silent", 7: "Mode(7)"} {
+	names := map[Mode]string{Pass: "pass", Cut: "cut", Drop: "drop", Silent: "silent", UpOnly: "up only", DownOnly: "down only", HalfOpen: "half-open", 9: "Mode(9)"}
+	for m, want := range names {
 		if got := m.String(); got != want {
 			t.Errorf("mode %d is called %q, want %q", int(m), got, want)
 		}
