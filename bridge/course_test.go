@@ -330,6 +330,8 @@ func TestReturningToARealServer(t *testing.T) {
 	until("at the first", at(one))
 	one.end(9)
 	until("at the second", at(two))
+	killed := uint64(n)
+	until("past what the kill has interrupted", func(s Status) bool { return s.Acknowledged >= killed })
 	before := sent.again()
 	one.start()
 	until("back at the first", at(one))

@@ -16,7 +16,7 @@ import (
 // can write meanwhile. The error is ErrLocked, ErrNewerFormat, a CorruptError if
 // state.db cannot be read, or what the operating system says.
 func OpenReadOnly(dir string, o Options) (*Store, error) {
-	o.SegmentSize = defaultSegment
+	o.SegmentSize = DefaultSegment
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	s := newStore(dir, o)
 	s.readOnly = true
