@@ -110,7 +110,7 @@ func (b *Bridge) declareDead(ctx context.Context) error {
 }
 
 func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
-	o := mqtt.InboxOptions{MaxInflight: b.cfg.MaxInflight}
+	o := mqtt.InboxOptions{MaxInflight: b.cfg.MaxInflight, Queue: b.cfg.Queue.Limits()}
 	at := places{b.cfg.Name}
 	again := mqtt.Subscription{Filter: at.again() + "#", QoS: mqtt.AtLeastOnce}
 	inbox, err := b.local.OpenInbox(ctx, at.inbox(), o, append(subscriptions(b.cfg.Out), again)...)

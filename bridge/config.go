@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tidegate/internal/check"
+	"tidegate/internal/limits"
 	"tidegate/internal/units"
 	"tidegate/mqtt"
 )
@@ -66,6 +67,10 @@ type Config struct {
 	// MQTT 5.
 	Envelope string `yaml:"envelope"`
 
+	// Queue bounds what waits for the way upstream; what the server refuses for
+	// good, too.
+	Queue limits.Queue `yaml:"queue"`
+
 	// Out says what goes upstream and under which topic, In what comes down.
 	Out []Rule `yaml:"out"`
 	In  []Rule `yaml:"in"`
@@ -100,6 +105,7 @@ func (c *Config) SetDefaults() {
 	setNil(&c.PreferFirst, units.Duration(10*time.Minute))
 	setDefault(&c.Envelope, envelopeNone)
 	setDefault(&c.MaxPacketSize, units.MiB)
+	c.Queue.SetDefaults(512 * units.MiB)
 	for _, rules := range [][]Rule{c.Out, c.In} {
 		for i := range rules {
 			setNil(&rules[i].QoS, mqtt.AtLeastOnce)
@@ -131,6 +137,7 @@ func (c *Config) Check() check.Problems {
 	c.checkTLS(&p)
 	c.checkLogin(&p)
 	c.checkNumbers(&p)
+	p.Under("queue", c.Queue.Check())
 	c.checkRules(&p)
 	return p
 }

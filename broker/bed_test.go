@@ -30,6 +30,7 @@ type bed struct {
 	handler slog.Handler // of the log; nil: what warns goes to the test's
 	damaged bool         // the test damages what the journal has
 	broken  bool         // the test breaks the store: it is neither closed nor verified with success
+	before  int64        // what was queued, less what stood in the ledger, when the broker started
 }
 
 // newBed starts a broker; change, if not nil, changes how.
@@ -70,7 +71,7 @@ func (d *bed) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- b.Serve(ctx) }()
-	d.b, d.st = b, st
+	d.b, d.st, d.before = b, st, inventory(b)
 	d.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-served; err != nil && !d.broken {
@@ -85,24 +86,40 @@ func (d *bed) start() {
 	})
 }
 
-// reckon counts in the journal what each session says that it is owed, and
-// expects that nothing was lost to the disk.
+// inventory returns how many messages are queued or lost.
+func inventory(b *Broker) (n int64) {
+	for _, s := range b.Sessions() {
+		n += s.Queued
+	}
+	for _, l := range b.Losses() {
+		n += int64(l.Count)
+	}
+	return n
+}
+
+// reckon counts in the journal what each session says that it is owed, expects
+// that nothing was lost to the disk, and that all that was accepted is delivered,
+// queued or in the ledger.
 func (d *bed) reckon() {
 	d.t.Helper()
 	for _, s := range d.b.queues {
-		owed := int64(0)
-		err := d.st.Read(s.queue, s.cursor(), d.st.LastSeq(), func(seq uint64, _ uint32, _ []byte) bool {
-			if !s.isDone(seq) {
-				owed++
+		var owed, waiting amount // the latter of publishers that were told that it failed
+		err := d.st.Read(s.queue, s.cursor(), d.st.LastSeq(), func(seq uint64, tag uint32, data []byte) bool {
+			if !s.isDone(seq) && s.cuts.keep(seq, ordinalOf(tag)) {
+				b, _ := parseBody(data, 0, time.Time{})
+				owed.add(1, int64(b.cost()))
 			}
 			return true
 		})
-		waiting := int64(0) // of publishers that were told that it failed
-		d.b.commit.eachOwed(s, func(*record, *owner) bool { waiting++; return true })
-		if s.owed.Load() != owed+waiting || s.stored != uint64(owed) || err != nil {
-			d.t.Errorf("session %q is owed %d messages, and %d on disk; the journal has %d, and %d are not in it: %v",
-				s.id, s.owed.Load(), s.stored, owed, waiting, err)
+		d.b.commit.eachOwed(s, func(r *record, _ *owner) bool { waiting.add(1, int64(r.body.cost())); return true })
+		all := amount{owed.n + waiting.n, owed.bytes + waiting.bytes}
+		if (amount{s.owed.Load(), s.bytes}) != all && s.sized || s.stored != owed && s.sized || err != nil {
+			d.t.Errorf("session %q is owed %d messages in %d bytes, and %v on disk; the journal has %v, and %v are not in it: %v",
+				s.id, s.owed.Load(), s.bytes, s.stored, owed, waiting, err)
 		}
+	}
+	if have, want := d.b.stats.delivered.Load()+inventory(d.b)-d.before, d.b.stats.accepted.Load(); have != want {
+		d.t.Errorf("%d messages were accepted, of which %d are delivered, queued or lost", want, have)
 	}
 	for _, l := range d.b.Losses() {
 		if l.Reason == lostDamaged && !d.damaged {

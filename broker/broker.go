@@ -48,7 +48,6 @@ type Broker struct {
 	line        func() time.Time // see Options
 	stamps      bool             // messages have the time at which they were published
 	onlineDelay int64            // nanoseconds
-	maxRAM      int              // bytes of one session's queue in memory
 
 	commit      *committer
 	memory      budget
@@ -95,7 +94,6 @@ func New(cfg Config, o Options) (*Broker, error) {
 		stamps:      o.Line != nil,
 		start:       time.Now(),
 		onlineDelay: int64(cmp.Or(o.OnlineDelay, units.Duration(time.Second))),
-		maxRAM:      int(cfg.Queue.MaxMemory),
 		sessions:    make(map[string]*session),
 		queues:      make(map[uint32]*session),
 		shares:      make(map[string]*share),
@@ -134,6 +132,13 @@ func New(cfg Config, o Options) (*Broker, error) {
 		return nil, fmt.Errorf("restore the broker's state: %w", err)
 	}
 	return b, nil
+}
+
+// withDefaults returns the limits of an inbox, filled in.
+func (b *Broker) withDefaults(q mqtt.QueueLimits) mqtt.QueueLimits {
+	q.MaxMemory = cmp.Or(q.MaxMemory, int(b.cfg.Queue.MaxMemory))
+	q.Overflow = cmp.Or(q.Overflow, mqtt.DropOldest)
+	return q
 }
 
 // now returns the time since the broker was made, in nanoseconds. It never goes

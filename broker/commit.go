@@ -3,7 +3,6 @@ package broker
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"time"
 
 	"tidegate/mqtt"
@@ -175,7 +174,7 @@ func (c *committer) write(g *group, r *record) {
 		}
 		owners = append(owners, store.Owner{Queue: o.s.queue, Tag: o.tag})
 		if r.state == waiting {
-			o.s.stored++
+			o.s.stored.add(1, int64(r.body.cost()))
 			c.movedLocked(o.s)
 		}
 	}
@@ -241,62 +240,6 @@ func (c *committer) health() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.failed
-}
-
-// A note is what the store keeps for a session beside its position: version,
-// last packet identifier, how far behind the position messages were sent, and
-// the places there that the consumer has already acknowledged or, at QoS 2,
-// released.
-const noteVersion = 1
-
-type note struct {
-	lastID uint16
-	sent   uint64 // place in the journal; at most base: none
-	beyond []acked
-}
-
-// append appends n as the store keeps it beside the position base.
-func (n *note) append(dst []byte, base uint64) []byte {
-	dst = append(dst, noteVersion, byte(n.lastID>>8), byte(n.lastID))
-	dst = binary.AppendUvarint(dst, max(n.sent, base)-base)
-	for _, a := range n.beyond {
-		v := (a.seq - base) << 1
-		if a.released {
-			v |= 1
-		}
-		dst = binary.AppendUvarint(dst, v)
-	}
-	return dst
-}
-
-// parseNote is the reverse. A note that is damaged yields what is lawful up to
-// there: at worst a message is sent once more.
-func parseNote(b []byte, base uint64) (n note) {
-	if len(b) < 3 || b[0] != noteVersion {
-		return n
-	}
-	n.lastID = binary.BigEndian.Uint16(b[1:])
-	b = b[3:]
-	for first := true; len(b) > 0; first = false {
-		v, size := binary.Uvarint(b)
-		if size <= 0 {
-			break
-		}
-		b = b[size:]
-		if first {
-			n.sent = base + v
-		} else {
-			n.beyond = append(n.beyond, acked{seq: base + v>>1, released: v&1 != 0})
-		}
-	}
-	return n
-}
-
-// acked is a place in the journal, behind a session's position, of a message
-// that the consumer has acknowledged or, if released, answered with PUBREC.
-type acked struct {
-	seq      uint64
-	released bool
 }
 
 // validQoS guards against a tag that no version of the gateway has written.

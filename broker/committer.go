@@ -310,11 +310,12 @@ func (c *committer) notBefore(seq uint64) {
 	c.committed = c.last
 }
 
-// unstore notes that s is owed n records less of those on disk.
-func (c *committer) unstore(s *session, n int64) {
+// unstore notes that s is owed n records less of those on disk, with so many bytes.
+func (c *committer) unstore(s *session, n, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.stored = uint64(max(0, int64(s.stored)-n))
+	s.stored.add(-n, -bytes)
+	s.stored = amount{max(0, s.stored.n), max(0, s.stored.bytes)}
 }
 
 // also makes the committer look at everything else by when.

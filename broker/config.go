@@ -5,14 +5,15 @@ import (
 	"time"
 
 	"tidegate/internal/check"
+	"tidegate/internal/limits"
 	"tidegate/internal/units"
 )
 
 // Config is the `broker:` part of the configuration.
 type Config struct {
-	Listeners []Listener  `yaml:"listeners"`
-	Limits    Limits      `yaml:"limits"`
-	Queue     QueueLimits `yaml:"queue"`
+	Listeners []Listener   `yaml:"listeners"`
+	Limits    Limits       `yaml:"limits"`
+	Queue     limits.Queue `yaml:"queue"` // of each session; an inbox brings its own
 
 	AllowAnonymous *bool  `yaml:"allow_anonymous"` // clients need no user name; nil: only if all listeners are of this machine
 	PasswordFile   string `yaml:"password_file"`   // see package auth; empty: there are no users
@@ -45,12 +46,6 @@ type Limits struct {
 	PublishRate      int            `yaml:"publish_rate"`      // messages a second of one client, before it is read no further; 0: any
 }
 
-// QueueLimits bound what one session may use while it is connected. The queue of
-// an absent session stands on disk and uses no memory.
-type QueueLimits struct {
-	MaxMemory units.Size `yaml:"max_memory"`
-}
-
 // The largest values that the protocol has room for.
 const (
 	maxInflight   = 65535     // packet identifiers, MQTT 3.1.1 section 2.3.1
@@ -75,7 +70,7 @@ func (c *Config) SetDefaults() {
 	setInt(&l.MaxRetained, 10000)
 	setSize(&l.MaxPacketSize, units.MiB)
 	setSize(&l.MaxRetainedSize, 16*units.MiB)
-	setSize(&c.Queue.MaxMemory, 256*units.KiB)
+	c.Queue.SetDefaults(32 * units.MiB)
 	setDuration(&l.ConnectTimeout, 10*time.Second)
 	setDuration(&l.SessionExpiry, 24*time.Hour)
 }
@@ -124,6 +119,6 @@ func (c *Config) Check() check.Problems {
 	between("limits.max_retained", l.MaxRetained, 1, 10_000_000)
 	between("limits.max_retained_size", int(l.MaxRetainedSize), 1024, 1<<31-1)
 	between("limits.publish_rate", l.PublishRate, 0, 1_000_000)
-	between("queue.max_memory", int(c.Queue.MaxMemory), 4096, 1<<31-1)
+	p.Under("queue", c.Queue.Check())
 	return p
 }

@@ -19,15 +19,22 @@ func (s *session) tally() {
 // messages always may, so that no consumer waits for others. The caller holds mu.
 func (s *session) fits(bytes int) bool {
 	bytes += s.ramBytes
-	return bytes <= s.b.maxRAM && (bytes <= small || s.b.memory.room(forQueues))
+	return bytes <= s.bounds.MaxMemory && (bytes <= small || s.b.memory.room(forQueues))
+}
+
+// bound gives the queue other bounds.
+func (s *session) bound(q mqtt.QueueLimits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bounds = q
 }
 
 // page returns how many bytes are read from the journal at a time.
 func (s *session) page() int {
 	if s.b.memory.room(forQueues) {
-		return s.b.maxRAM / 2
+		return s.bounds.MaxMemory / 2
 	}
-	return min(small, s.b.maxRAM/2)
+	return min(small, s.bounds.MaxMemory/2)
 }
 
 // subscribe enters a subscription of s, which may have had one with its filter. A

@@ -64,6 +64,7 @@ func (b *Broker) OpenInbox(ctx context.Context, name string, o mqtt.InboxOptions
 	if err := b.resubscribe(t, s, subs); err != nil {
 		return nil, err
 	}
+	s.bound(b.withDefaults(o.Queue))
 	s.attach(t, in, o.MaxInflight)
 	return in, nil
 }
@@ -165,7 +166,7 @@ func (in *inbox) deliver(it item, now int64, _ bool) (flush bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if it.qos == mqtt.AtMostOnce {
-		if in.loose+it.size() > in.s.b.maxRAM {
+		if in.loose+it.size() > in.s.bounds.MaxMemory {
 			in.s.drop(1)
 			return false
 		}

@@ -15,6 +15,7 @@ type item struct {
 	id     uint16  // packet identifier; 0: chosen when it is sent
 	qos    mqtt.QoS
 	retain bool     // sent because of a new subscription (section 3.3.1.3), or kept as published
+	cost   uint32   // on disk, in bytes, if the session is durable
 	ids    []uint32 // MQTT 5: of the subscriptions that match
 	relay  bool     // it came through a bridge, ours or another gateway's
 	known  bool     // already released by the consumer: QoS 2 goes on with PUBREL
@@ -26,6 +27,21 @@ type item struct {
 const itemOverhead = 96
 
 func (it *item) size() int { return it.body.size() + itemOverhead }
+
+// diskOverhead is what a message costs on disk beside its body, about: record,
+// owner, and its share of the pages around them.
+const diskOverhead = 64
+
+// cost is what the message takes on disk.
+func (b *body) cost() uint32 { return uint32(len(b.buf)) + diskOverhead }
+
+// amount is how much somebody is owed.
+type amount struct {
+	n     int64 // messages
+	bytes int64 // of them on disk, were they all there
+}
+
+func (a *amount) add(n, bytes int64) { a.n, a.bytes = a.n+n, a.bytes+bytes }
 
 // wireSize is how many bytes the PUBLISH of MQTT 5 has, with so many of properties
 // that are added to those of the message and of the session.

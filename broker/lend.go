@@ -67,7 +67,7 @@ func (g *share) dealWith(t *turn, it item, f fate) (goOn bool) {
 		f = settled
 	default: // somebody else may read it, who is absent
 		g.aside++
-		s.window.insert(slot{item: item{rec: it.rec, seq: it.seq, loan: &loan{from: g, seq: it.seq}}})
+		s.window.insert(slot{item: item{rec: it.rec, seq: it.seq, cost: it.cost, loan: &loan{from: g, seq: it.seq}}})
 	}
 	s.ram.pop()
 	s.ramBytes -= it.size()
@@ -92,6 +92,9 @@ func (g *share) pass(t *turn, it *item, ordered bool) (f fate) {
 		one := g.members[at].take(t, g, it, before, ordered)
 		if one&(lent|settled) != 0 {
 			g.next = at + 1
+		}
+		if one&settled != 0 && it.qos != mqtt.AtMostOnce {
+			g.s.b.stats.delivered.Add(1) // or it is the member's now
 		}
 		if one&(lent|settled|waits) != 0 {
 			return one
@@ -125,7 +128,7 @@ func (m *member) take(t *turn, g *share, it *item, before *loan, ordered bool) f
 		return denied
 	case !s.link.takes(out.wireSize(0)):
 		return tooLarge
-	case out.qos == mqtt.AtMostOnce && s.link.full(s.b.maxRAM), out.qos != mqtt.AtMostOnce && !s.hasRoom():
+	case out.qos == mqtt.AtMostOnce && s.link.full(s.bounds.MaxMemory), out.qos != mqtt.AtMostOnce && !s.hasRoom():
 		return busy
 	}
 	switch out.qos {
@@ -176,7 +179,7 @@ func (m *member) lend(t *turn, g *share, it *item, out item, before *loan) {
 	s.mixed = s.mixed || s.durable()
 	l.id, out.loan = out.id, l
 	s.window.add(slot{item: out, sentAt: t.now})
-	g.s.window.insert(slot{item: item{rec: it.rec, seq: it.seq, loan: l}, sentAt: t.now})
+	g.s.window.insert(slot{item: item{rec: it.rec, seq: it.seq, cost: it.cost, loan: l}, sentAt: t.now})
 	s.b.stats.sent.Add(1)
 	s.hand(t, &out, dup)
 }

@@ -222,36 +222,71 @@ func (s *session) lose(it *item, reason string) {
 // loseRest counts all that the session is owed, because it ends. What a consumer
 // has answered with PUBREC has arrived. The caller holds mu.
 func (s *session) loseRest(reason string) {
-	n, bytes := s.owed.Swap(0), 0
-	for i := range s.ram.len() {
-		bytes += s.ram.at(i).body.size()
-	}
+	arrived, lost := int64(0), amount{s.owed.Swap(0), s.bytes}
+	s.bytes = 0
 	for _, a := range s.beyond {
 		if a.released {
-			n--
+			arrived++
 		}
 	}
+	lost.add(-arrived, -lost.n*diskOverhead)
 	if !s.durable() {
-		n = int64(s.ram.len() + s.window.unanswered())
+		arrived, lost = s.passing()
 	}
-	if n > 0 {
-		s.b.enterLoss(lossKey{s.name(), s.onlyFilter(), reason}, uint64(n), uint64(bytes))
+	s.b.stats.delivered.Add(arrived)
+	if lost.n > 0 {
+		s.b.enterLoss(lossKey{s.name(), s.onlyFilter(), reason}, uint64(lost.n), uint64(max(0, lost.bytes)))
 	}
+}
+
+// passing returns what of a transient session has arrived without being settled,
+// and what has not. The caller holds mu.
+func (s *session) passing() (arrived int64, rest amount) {
+	for i := range s.window.len() {
+		switch sl := s.window.slots.at(i); {
+		case sl.loan != nil:
+		case sl.released:
+			arrived++
+		default:
+			rest.add(1, 0)
+		}
+	}
+	for i := range s.ram.len() {
+		rest.add(1, int64(s.ram.at(i).body.size()))
+	}
+	return arrived, rest
 }
 
 // reconcile is called when all that the session is owed is in memory: what is
 // not there, the disk has lost. The caller holds mu.
 func (s *session) reconcile() {
-	have := int64(s.window.owed() + s.ram.len())
-	missing := s.owed.Swap(have) - have
-	if missing != 0 {
-		s.b.commit.unstore(s, missing)
+	have := s.inMemory()
+	missing, bytes := s.owed.Swap(have.n)-have.n, s.bytes-have.bytes
+	s.bytes = have.bytes
+	if missing != 0 || bytes != 0 {
+		s.b.commit.unstore(s, missing, bytes)
 		s.b.commit.moved(s, s.b.now()+lazy, nil)
 	}
-	if missing > 0 && !s.guessed {
+	if missing < 0 || s.guessed {
+		s.b.stats.accepted.Add(-missing)
+	} else if missing > 0 {
 		s.b.enterLoss(lossKey{s.name(), s.onlyFilter(), lostDamaged}, uint64(missing), 0)
 	}
-	s.guessed = false
+	s.guessed, s.sized = false, true
+}
+
+// inMemory is what of the session's own stands in window and ram. The caller
+// holds mu.
+func (s *session) inMemory() (have amount) {
+	for i := range s.window.len() {
+		if sl := s.window.slots.at(i); sl.seq > 0 {
+			have.add(1, int64(sl.cost))
+		}
+	}
+	for i := range s.ram.len() {
+		have.add(1, int64(s.ram.at(i).cost))
+	}
+	return have
 }
 
 // name is what people call the session.

@@ -26,7 +26,7 @@ func (s *session) offer0(t *turn, it item) {
 	if s.link == nil {
 		return
 	}
-	if s.link.full(s.b.maxRAM) || !s.link.takes(it.wireSize(0)) {
+	if s.link.full(s.bounds.MaxMemory) || !s.link.takes(it.wireSize(0)) {
 		s.drop(1)
 		return
 	}
@@ -48,10 +48,13 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 	if s.gone {
 		return
 	}
+	s.b.stats.accepted.Add(1)
 	if rec != nil {
 		it.rec, it.seq, it.id = rec, rec.seq, s.takeID()
+		it.cost = it.body.cost()
 		s.owed.Add(1)
 		s.came.add(&it)
+		s.bytes += int64(it.cost)
 		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits))
 		if !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
 			s.behind, s.loaded = true, s.tail
@@ -111,6 +114,9 @@ func (s *session) pump(t *turn) {
 	for s.link != nil && s.window.len()+s.unsaved < s.limit && len(s.beyond) < maxBeyond && !s.link.full(softOut) {
 		if s.replay.len() > 0 {
 			r := s.replay.pop()
+			if r.qos != mqtt.AtMostOnce && !s.durable() { // else it is not owed
+				s.b.stats.accepted.Add(1)
+			}
 			s.send(t, item{body: r.body, qos: r.qos, retain: true, ids: r.ids})
 			continue
 		}
@@ -131,7 +137,7 @@ func (s *session) pump(t *turn) {
 
 // readOn has more read from the journal if ram runs dry. The caller holds mu.
 func (s *session) readOn(t *turn) {
-	if s.behind && !s.filling && s.link != nil && s.ramBytes < s.b.maxRAM/4 {
+	if s.behind && !s.filling && s.link != nil && s.ramBytes < s.bounds.MaxMemory/4 {
 		t.fill = append(t.fill, s)
 	}
 	s.tally()
@@ -189,6 +195,9 @@ func (s *session) discard(t *turn, it *item) {
 	if it.body.expired(t.now) {
 		reason = lostExpired
 	}
+	if it.seq == 0 && it.qos != mqtt.AtMostOnce && s.durable() {
+		s.b.stats.accepted.Add(1) // it was sent because of a new subscription
+	}
 	s.lose(it, reason)
 	s.settled(t, it)
 }
@@ -199,8 +208,10 @@ func (s *session) settled(t *turn, it *item) {
 		return
 	}
 	s.owed.Add(-1)
+	s.bytes -= int64(it.cost)
+	s.cuts.settle(it.seq, int64(it.cost))
 	if it.rec == nil || s.b.commit.acked(t, it.rec, s) {
-		s.ackedOnDisk(t, it.seq)
+		s.ackedOnDisk(t, it)
 	}
 }
 
@@ -304,6 +315,9 @@ func (s *session) delivered(t *turn, sl slot) {
 	took := max(t.now-sl.sentAt, 0)
 	s.pace += (took - s.pace) / 8
 	s.settled(t, &sl.item)
+	if sl.loan == nil && (sl.seq != 0 || !s.durable()) || s.share != nil {
+		s.b.stats.delivered.Add(1)
+	}
 	if sl.loan != nil && s.share == nil {
 		t.errands = append(t.errands, errand{g: sl.loan.from, loan: sl.loan})
 	}

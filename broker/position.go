@@ -29,12 +29,12 @@ func (s *session) unread() uint64 {
 // ackedOnDisk notes an acknowledgement that the store has to know of. What a
 // crash makes the gateway send again is bounded: half a window of them are
 // written at once, fewer within a second.
-func (s *session) ackedOnDisk(t *turn, seq uint64) {
-	s.b.commit.unstore(s, 1)
+func (s *session) ackedOnDisk(t *turn, it *item) {
+	s.b.commit.unstore(s, 1, int64(it.cost))
 	cursor := s.cursor()
-	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.seq == seq })
-	if seq > cursor && s.share == nil {
-		s.beyond = append(s.beyond, acked{seq: seq})
+	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.seq == it.seq })
+	if it.seq > cursor && s.share == nil {
+		s.beyond = append(s.beyond, acked{seq: it.seq})
 	}
 	s.unsaved++
 	due := t.now + lazy
@@ -59,17 +59,18 @@ func (s *session) position(c *committer) store.Queue {
 	cursor := s.cursor()
 	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor })
 	c.mu.Lock()
-	pending := s.stored
+	stored := s.stored
 	c.mu.Unlock()
-	return store.Queue{ID: s.queue, Acked: cursor, Pending: pending, Note: s.note(cursor)}
+	return store.Queue{ID: s.queue, Acked: cursor, Pending: uint64(stored.n), Note: s.note(cursor, stored.bytes)}
 }
 
-// note returns what the store keeps of the session beside its position.
-func (s *session) note(cursor uint64) []byte {
+// note returns what the store keeps of the session beside its position. bytes is
+// what it is owed on disk.
+func (s *session) note(cursor uint64, bytes int64) []byte {
 	if s.share != nil {
-		return s.share.note(cursor)
+		return s.share.note(cursor, bytes)
 	}
-	n := note{s.lastID, s.sent, s.beyond}
+	n := note{lastID: s.lastID, sent: s.sent, bytes: bytes, cuts: s.cuts, beyond: s.beyond}
 	return n.append(nil, cursor)
 }
 
@@ -87,15 +88,16 @@ func (s *session) saved(t *turn) {
 func (s *session) restore(q store.Queue) {
 	s.loaded = max(s.loaded, q.Acked)
 	s.tail, s.behind = s.loaded, true
-	s.stored = q.Pending
 	s.owed.Store(int64(q.Pending))
 	if s.share != nil {
-		s.share.restoreNote(q.Note, q.Acked)
-		return
+		s.bytes, s.cuts, s.sized = s.share.restoreNote(q.Note, q.Acked)
+	} else {
+		n := parseNote(q.Note, q.Acked)
+		s.lastID, s.sent, s.beyond = n.lastID, n.sent, n.beyond
+		s.bytes, s.cuts, s.sized = n.bytes, n.cuts, n.sized
+		s.guessed = len(q.Note) == 0
 	}
-	n := parseNote(q.Note, q.Acked)
-	s.lastID, s.sent, s.beyond = n.lastID, n.sent, n.beyond
-	s.guessed = len(q.Note) == 0
+	s.stored = amount{int64(q.Pending), s.bytes}
 }
 
 // refill reads the next page of what the session is owed from the journal, and
@@ -151,7 +153,7 @@ func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
 			s.b.log.Error("skipped a message in the journal that makes no sense", "session", s.id, "seq", seq)
 			return true
 		}
-		it.seq, it.body = seq, b
+		it.seq, it.body, it.cost = seq, b, b.cost()
 		page = append(page, it)
 		bytes += it.size()
 		more = bytes >= most
@@ -185,11 +187,11 @@ func (s *session) catchUp(upTo uint64) {
 	full := false
 	asOf := s.b.commit.eachOwed(s, func(r *record, o *owner) bool {
 		it := itemFromTag(o.tag)
-		it.body, it.rec, it.seq = r.body, r, r.seq
+		it.body, it.rec, it.seq, it.cost = r.body, r, r.seq, r.body.cost()
 		if r.must || !s.inbox && !r.open.Load() {
 			it.gate = r
 		}
-		if full = s.ramBytes+it.size() > s.b.maxRAM && s.ramBytes >= s.b.maxRAM/4; full || r.seq <= s.loaded {
+		if full = s.ramBytes+it.size() > s.bounds.MaxMemory && s.ramBytes >= s.bounds.MaxMemory/4; full || r.seq <= s.loaded {
 			return !full
 		}
 		s.take(it)

@@ -87,3 +87,6 @@ func itemFromTag(tag uint32) item {
 		retain: tag&(1<<18) != 0, relay: tag&(1<<19) != 0, shared: tag&(1<<20) != 0,
 	}
 }
+
+// ordinalOf returns which message of its topic it is for the owner, see cuts.
+func ordinalOf(tag uint32) uint16 { return uint16(tag >> 21) }

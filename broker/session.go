@@ -50,14 +50,16 @@ type session struct {
 	ram      queue[item]
 	ramBytes int
 	replay   queue[replay] // retained messages still to be sent, before ram
-	holding  charge        // for window, ram, replay and received
-	behind   bool          // more is owed than window and ram hold
-	filling  bool          // refill is reading
-	from     uint64        // its queue began behind this place
-	loaded   uint64        // all that is owed up to here is acknowledged, in the window or in ram
-	tail     uint64        // the newest that is owed
-	came     traffic       // what it has been owed since the gateway's start, if durable
-	sent     uint64        // the newest that was sent over any connection
+	bounds   mqtt.QueueLimits
+	bytes    int64   // of what it is owed, as amount has them
+	holding  charge  // for window, ram, replay and received
+	behind   bool    // more is owed than window and ram hold
+	filling  bool    // refill is reading
+	from     uint64  // its queue began behind this place
+	loaded   uint64  // all that is owed up to here is acknowledged, in the window or in ram
+	tail     uint64  // the newest that is owed
+	came     traffic // what it has been owed since the gateway's start, if durable
+	sent     uint64  // the newest that was sent over any connection
 	lastID   uint16
 	mixed    bool  // packet identifiers in the window are not in order
 	pace     int64 // smoothed time between sending and acknowledgement, in nanoseconds
@@ -66,7 +68,9 @@ type session struct {
 	beyond  []acked // behind the cursor
 	unsaved int     // acknowledgements that are not on disk
 	saving  int     // those of them in the commit under way
+	cuts    cuts    // what of the journal is not owed any more
 	guessed bool    // owed is: the position on disk was damaged
+	sized   bool    // bytes is known
 
 	// receive.go
 	received map[uint16]*receipt // QoS 2 messages that the client has not released
@@ -78,7 +82,7 @@ type session struct {
 	coming int      // QoS 2 messages on their way from shares
 
 	// guarded by committer.mu
-	stored uint64 // records on disk that it is owed
+	stored amount // on disk, that it is owed
 	moved  bool   // its position is to be written
 }
 

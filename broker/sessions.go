@@ -112,7 +112,7 @@ func (b *Broker) openInbox(name string) *session {
 
 // newSession makes a session. The caller holds mu.
 func (b *Broker) newSession(key string, durable bool) *session {
-	s := &session{b: b, id: key, inbox: key[0] == 0}
+	s := &session{b: b, id: key, inbox: key[0] == 0, bounds: b.cfg.Queue.Limits()}
 	b.sessions[key] = s
 	b.memory.add(forSessions, sessionCost+len(key))
 	if durable {
@@ -131,7 +131,7 @@ func (b *Broker) giveQueue(s *session) {
 
 // begin makes the queue of a durable session begin behind from.
 func (s *session) begin(from uint64) {
-	s.from, s.loaded, s.tail, s.behind = from, from, from, true
+	s.from, s.loaded, s.tail, s.behind, s.sized = from, from, from, true, true
 }
 
 // detach takes a connection off its session, which ends with it or as much later
@@ -264,7 +264,10 @@ func (b *Broker) restoreSession(key string, row []byte) error {
 	if len(key) == 0 || len(row) < sessionHead || row[0] != sessionVersion {
 		return errDamaged
 	}
-	s := &session{b: b, id: key, inbox: key[0] == 0, queue: binary.BigEndian.Uint32(row[1:])}
+	s := &session{b: b, id: key, inbox: key[0] == 0, queue: binary.BigEndian.Uint32(row[1:]), bounds: b.cfg.Queue.Limits()}
+	if s.inbox {
+		s.bounds = b.withDefaults(mqtt.QueueLimits{}) // until somebody opens it, who knows
+	}
 	s.begin(binary.BigEndian.Uint64(row[5:]))
 	b.commit.notBefore(s.from)
 	s.expiry = binary.BigEndian.Uint32(row[13:])

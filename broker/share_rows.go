@@ -69,14 +69,18 @@ func (b *Broker) restoreMembers() {
 }
 
 // A note of a share is what the store keeps beside its position: version, how far
-// behind the position messages were passed on, and those of them that are not
+// behind the position messages were passed on, what is owed and given up (see
+// appendHoldings), and those of them that are not
 // done, each with its distance from the one before, the queue number of the
 // session that has it, and its packet identifier there, or zeros.
-const shareNoteVersion = 2
+const (
+	shareNoteVersion = 4
+	shareNoteUnsized = 2 // the version without what is owed and given up
+)
 
 // note returns it. What lies behind the position base and is neither here nor
 // drawn needs nothing more. The caller holds s.mu.
-func (g *share) note(base uint64) []byte {
+func (g *share) note(base uint64, bytes int64) []byte {
 	open := make([]*loan, 0, g.s.window.len()+len(g.again))
 	for i := range g.s.window.len() {
 		open = append(open, g.s.window.slots.at(i).loan)
@@ -90,6 +94,7 @@ func (g *share) note(base uint64) []byte {
 	}
 	slices.SortFunc(open, func(a, b *loan) int { return cmp.Compare(a.seq, b.seq) })
 	note := binary.AppendUvarint([]byte{shareNoteVersion}, max(g.drawn, base)-base)
+	note = appendHoldings(note, base, bytes, g.s.cuts)
 	for _, l := range open {
 		note = binary.AppendUvarint(note, l.seq-base)
 		note = binary.AppendUvarint(note, uint64(l.queue))
@@ -100,14 +105,19 @@ func (g *share) note(base uint64) []byte {
 }
 
 // restoreNote is the reverse. Of a note that is damaged counts what comes before:
-// what is not known to be with somebody is passed on again.
-func (g *share) restoreNote(note []byte, base uint64) {
+// what is not known to be with somebody is passed on again. sized reports whether
+// bytes and cuts are known.
+func (g *share) restoreNote(note []byte, base uint64) (bytes int64, c cuts, sized bool) {
 	g.drawn = base
-	if len(note) == 0 || note[0] != shareNoteVersion {
-		return
+	if len(note) == 0 || note[0] != shareNoteVersion && note[0] != shareNoteUnsized {
+		return 0, nil, false
 	}
 	r := varints{rest: note[1:]}
 	drawn := base + r.next()
+	if note[0] == shareNoteVersion {
+		bytes, c = r.holdings(base)
+		sized = !r.bad
+	}
 	for seq := base; len(r.rest) > 0 && !r.bad; {
 		seq += r.next()
 		l := &loan{from: g, seq: seq, queue: uint32(r.next()), id: uint16(r.next())}
@@ -118,22 +128,7 @@ func (g *share) restoreNote(note []byte, base uint64) {
 	if !r.bad {
 		g.drawn = drawn
 	}
-}
-
-// varints reads unsigned varints until one is damaged.
-type varints struct {
-	rest []byte
-	bad  bool
-}
-
-func (r *varints) next() uint64 {
-	v, n := binary.Uvarint(r.rest)
-	if n <= 0 {
-		r.bad, r.rest = true, nil
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return v
+	return bytes, c, sized
 }
 
 // wantedIDs returns the identifiers of the subscriptions that match the topic, of

@@ -101,7 +101,7 @@ func (b *Broker) newShare(filter string) *share {
 
 // emptyShare makes one without a queue. The caller holds mu.
 func (b *Broker) emptyShare(filter string) *share {
-	g := &share{filter: filter, s: &session{b: b, id: filter}, again: make(map[uint64]*loan)}
+	g := &share{filter: filter, s: &session{b: b, id: filter, bounds: b.cfg.Queue.Limits()}, again: make(map[uint64]*loan)}
 	g.s.share = g
 	b.shares[filter] = g
 	b.memory.add(forSessions, sessionCost+len(filter))

@@ -11,6 +11,9 @@ import (
 type counters struct {
 	packets, received, sent, dropped, refused, retainedRefused atomic.Uint64
 
+	accepted  atomic.Int64 // QoS 1 and 2 messages that sessions were to get
+	delivered atomic.Int64 // those that they have acknowledged; the others are queued or in the ledger
+
 	packetsSent, bytesReceived, bytesSent, connections, sockets atomic.Uint64
 
 	refusals refusals
@@ -56,6 +59,7 @@ type SessionStatus struct {
 	Shared        int    `json:"shared,omitempty"`  // those of them that are shared
 	Members       int    `json:"members,omitempty"` // sessions that share it; 0: it is no shared subscription
 	Queued        int64  `json:"queued"`            // messages that are not acknowledged
+	QueuedBytes   int64  `json:"queued_bytes"`      // what they take on disk, about, if all of them were there; 0: not durable
 	OnDisk        uint64 `json:"on_disk"`
 	Dropped       uint64 `json:"dropped"`
 }
@@ -120,7 +124,7 @@ func (s *session) status() SessionStatus {
 	defer s.mu.Unlock()
 	st := SessionStatus{
 		ID: strings.TrimPrefix(s.id, "\x00"), Inbox: s.inbox, Connected: s.link != nil, Durable: s.durable(),
-		Subscriptions: len(s.subs), Shared: len(s.shares), Dropped: s.dropped.Load(),
+		Subscriptions: len(s.subs), Shared: len(s.shares), Dropped: s.dropped.Load(), QueuedBytes: s.bytes,
 	}
 	if s.share != nil {
 		st.Members = len(s.share.members)
@@ -129,7 +133,7 @@ func (s *session) status() SessionStatus {
 		st.Queued = int64(s.window.len() + s.ram.len())
 	}
 	s.b.commit.mu.Lock()
-	st.OnDisk = s.stored
+	st.OnDisk = uint64(s.stored.n)
 	s.b.commit.mu.Unlock()
 	return st
 }

@@ -135,6 +135,7 @@ func FuzzQueue(f *testing.F) {
 
 func FuzzNote(f *testing.F) {
 	f.Add([]byte{1, 0, 7, 3, 4}, uint64(100))
+	f.Add([]byte{3, 0, 7, 3, 200, 1, 2, 5, 12, 0, 9, 2, 77, 4}, uint64(100))
 	f.Add([]byte{}, uint64(0))
 	f.Fuzz(func(t *testing.T, raw []byte, base uint64) {
 		if base > 1<<60 {
@@ -146,7 +147,17 @@ func FuzzNote(f *testing.F) {
 				return // nonsense, and taken without harm
 			}
 		}
-		n.sent = max(n.sent, base)
+		at := base
+		for _, r := range n.cuts {
+			if r.upTo <= at || r.bytes < 0 {
+				return // likewise
+			}
+			at = r.upTo
+		}
+		if n.bytes < 0 {
+			return
+		}
+		n.sent, n.sized = max(n.sent, base), true
 		if again := parseNote(n.append(nil, base), base); fmt.Sprint(again) != fmt.Sprint(n) {
 			t.Errorf("%v became %v", n, again)
 		}
@@ -156,12 +167,13 @@ func FuzzNote(f *testing.F) {
 func FuzzShareNote(f *testing.F) {
 	f.Add([]byte{2, 9, 3, 5, 7, 1, 0, 0}, uint64(100))
 	f.Add([]byte{2, 9, 3, 5}, uint64(0))
+	f.Add([]byte{4, 9, 60, 1, 4, 2, 30, 3, 5, 7}, uint64(50))
 	f.Add([]byte{}, uint64(0))
 	f.Fuzz(func(t *testing.T, raw []byte, base uint64) {
 		base >>= 8
 		parse := func(raw []byte) *share {
 			g := &share{s: &session{}, again: make(map[uint64]*loan)}
-			g.restoreNote(raw, base)
+			g.s.bytes, g.s.cuts, _ = g.restoreNote(raw, base)
 			return g
 		}
 		g := parse(raw)
@@ -170,7 +182,7 @@ func FuzzShareNote(f *testing.F) {
 				return // nonsense, and taken without harm
 			}
 		}
-		again := parse(g.note(base))
+		again := parse(g.note(base, g.s.bytes))
 		if again.drawn != max(g.drawn, base) || len(again.again) != len(g.again) {
 			t.Errorf("drawn up to %d and %d open became %d and %d", g.drawn, len(g.again), again.drawn, len(again.again))
 		}

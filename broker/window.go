@@ -83,27 +83,6 @@ func (w *window) rec(id uint16) *slot {
 	return s
 }
 
-// owed returns how many of them are owed durably.
-func (w *window) owed() (n int) {
-	for i := range w.slots.len() {
-		if w.slots.at(i).seq > 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// unanswered returns how many the consumer has not answered at all, without what
-// a share has lent.
-func (w *window) unanswered() (n int) {
-	for i := range w.slots.len() {
-		if sl := w.slots.at(i); sl.loan == nil && !sl.released {
-			n++
-		}
-	}
-	return n
-}
-
 // oldest returns the lowest place in the journal of what is under way.
 func (w *window) oldest() (seq uint64, ok bool) {
 	for i := range w.slots.len() {

@@ -123,6 +123,8 @@ type InboxOptions struct {
 	// MaxInflight is how many deliveries may be handed out and not yet be
 	// acknowledged on disk. 0 means 100.
 	MaxInflight int
+
+	Queue QueueLimits // of what it is owed
 }
 
 // Inbox is a durable queue with one consumer. What is not acknowledged is handed

@@ -50,6 +50,10 @@ var rooms = map[string]room{
 		level: 1, may: []string{"mqtt"},
 		why: "who you are and what you may do is decided without the broker's state",
 	},
+	"internal/limits": {
+		level: 1, may: []string{"mqtt"},
+		why: "the section queue of the configuration, the same for broker and bridge",
+	},
 	"store": {level: 1, why: "bytes only; knows no MQTT, so that the file format does not follow the protocol"},
 	"internal/client": {
 		level: 2, may: []string{"mqtt", "mqtt/packet"},
