@@ -42,6 +42,11 @@ type Sources struct {
 	Adapters []*adapters.Supervisor
 	Store    *store.Store
 
+	// Real returns the time of day that belongs to a time of the broker's line,
+	// and how far it can be trusted. It is asked from any goroutine. A nil Real:
+	// the line is the time of day.
+	Real func(line time.Time) (at time.Time, quality string)
+
 	// Ready returns why the gateway is not ready, in words, or nil. It is asked
 	// with each status from any goroutine. That the store can be written need
 	// not be its concern. A nil Ready: the gateway always is.
@@ -105,26 +110,34 @@ func (s *Server) Serve(ctx context.Context) error {
 		ConnState:         s.conns.changed,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(s.listener) }()
-	select {
-	case err := <-served:
-		srv.Close()
-		s.conns.wait()
+	if err := serve(ctx, srv, s.listener, s.conns); err != nil {
 		return fmt.Errorf("serve the admin page on %s: %w", s.listener.Addr(), err)
-	case <-ctx.Done():
 	}
-	s.shutdown(ctx, srv)
-	<-served
-	s.conns.wait()
 	return nil
 }
 
-// shutdown must also work after the end of ctx, which is how Serve ends.
-func (s *Server) shutdown(ctx context.Context, srv *http.Server) {
+// serve has srv answer on l until ctx is done.
+func serve(ctx context.Context, srv *http.Server, l net.Listener, open *conns) error {
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
+		srv.Close()
+		open.wait()
+		return err
+	case <-ctx.Done():
+	}
+	shutdown(ctx, srv, open)
+	<-served
+	open.wait()
+	return nil
+}
+
+// shutdown must also work after the end of ctx, which is how serve ends.
+func shutdown(ctx context.Context, srv *http.Server, open *conns) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
-	s.conns.closeSilent()
+	open.closeSilent()
 	if err := srv.Shutdown(ctx); err != nil {
 		srv.Close() // whoever reads that slowly does without the rest
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"tidegate/mqtt"
 )
@@ -172,12 +171,8 @@ func (in *inbox) deliver(it item, now int64, _ bool) (flush bool) {
 		}
 		in.loose += it.size()
 	}
-	m := mqtt.Message{Topic: string(it.body.topic()), Payload: payload, QoS: it.qos, Retain: it.retain}
-	it.body.describe(&m, now)
-	d := mqtt.Delivery{Seq: it.seq, Relayed: it.relay, Message: m}
-	if it.body.at != 0 {
-		d.At = in.s.b.line().Add(time.Duration(it.body.at - now))
-	}
+	d := in.s.b.deliveryOf(&it, now)
+	d.Payload = payload
 	in.ready.push(d)
 	return true
 }

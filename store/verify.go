@@ -131,7 +131,9 @@ type verifier struct {
 	alone   bool              // nobody else uses the open files
 }
 
-func newVerifier(dir string) *verifier { return &verifier{dir: dir, owed: make(map[uint32]uint64)} }
+func newVerifier(dir string) *verifier {
+	return &verifier{dir: dir, report: Report{Damage: []Damage{}}, owed: make(map[uint32]uint64)}
+}
 
 // file walks the pages of the file at path and only if they are sound lets bbolt
 // and fn at it.

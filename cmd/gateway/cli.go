@@ -37,6 +37,7 @@ type commands struct {
 	Status  StatusCmd  `cmd:"" help:"Show the state of a running gateway."`
 	Pub     PubCmd     `cmd:"" help:"Publish messages."`
 	Sub     SubCmd     `cmd:"" help:"Subscribe and print messages."`
+	Queue   QueueCmd   `cmd:"" help:"Look at what is queued, on disk too."`
 	Bridge  BridgeCmd  `cmd:"" help:"Look at a bridge."`
 	Verify  VerifyCmd  `cmd:"" help:"Report what is missing or came twice upstream."`
 	Import  ImportCmd  `cmd:"" help:"Turn a mosquitto.conf into a configuration."`
@@ -48,7 +49,8 @@ type commands struct {
 
 // BridgeCmd has the commands about one bridge.
 type BridgeCmd struct {
-	Map BridgeMapCmd `cmd:"" help:"Show what becomes of a topic."`
+	Map     BridgeMapCmd     `cmd:"" help:"Show what becomes of a topic."`
+	Requeue BridgeRequeueCmd `cmd:"" help:"Send again what the server refused for good."`
 }
 
 // Help is shown by --help.

@@ -40,6 +40,8 @@ type qosFlag struct {
 
 func (f qosFlag) level() mqtt.QoS { return mqtt.QoS(f.QoS) }
 
+func (f connectFlags) isV5() bool { return strings.TrimPrefix(f.Protocol, "mqttv") == "5" }
+
 // dial connects as the flags say. What o holds beside that is kept.
 func (f connectFlags) dial(ctx context.Context, o client.Options) (*client.Conn, error) {
 	o.ClientID, o.Username, o.Password, o.KeepAlive = f.ID, f.Username, f.Password, keepAlive

@@ -31,6 +31,7 @@ type gateway struct {
 	bridges     []*bridge.Bridge
 	supervisors []*adapters.Supervisor
 	admin       *admin.Server
+	control     *admin.Control // nil once its socket could not be opened
 }
 
 // newGateway opens the store and makes the rooms. It starts nothing; close has
@@ -90,10 +91,12 @@ func (g *gateway) make() (err error) {
 		s.UseClock(g.clock)
 		g.supervisors = append(g.supervisors, s)
 	}
-	g.admin = admin.New(g.cfg.Admin.Listen, admin.Sources{
+	src := admin.Sources{
 		Name: g.cfg.Gateway.Name, Version: thisBuild().Version, Started: g.started,
-		Broker: g.broker, Bridges: g.bridges, Adapters: g.supervisors, Store: g.store,
-	}, g.log)
+		Broker: g.broker, Bridges: g.bridges, Adapters: g.supervisors, Store: g.store, Real: realTime(g.clock),
+	}
+	g.admin = admin.New(g.cfg.Admin.Listen, src, g.log)
+	g.control = admin.NewControl(g.cfg.Gateway.DataDir, src, g.log)
 	return nil
 }
 
@@ -106,6 +109,10 @@ func (g *gateway) listen() ([]string, error) {
 	}
 	if err := g.admin.Listen(); err != nil {
 		return nil, err
+	}
+	if err := g.control.Listen(); err != nil { // some file systems have no sockets, and messages do not need it
+		g.log.Warn("the commands queue, backup and bridge requeue cannot reach this gateway", "error", err)
+		g.control = nil
 	}
 	return append(g.broker.URLs(), g.page()), nil
 }
@@ -136,6 +143,9 @@ func (g *gateway) run(ctx context.Context, ready func()) error {
 		}
 	})
 	core.run(func(ctx context.Context) { failed("admin", g.admin.Serve(ctx)) })
+	if g.control != nil {
+		core.run(func(ctx context.Context) { failed("control", g.control.Serve(ctx)) })
+	}
 	defer core.stop()
 	uplinks := newRoom()
 	defer uplinks.stop()

@@ -19,12 +19,13 @@ import (
 type PubCmd struct {
 	connectFlags `embed:""`
 	qosFlag      `embed:""`
-	Topic        string  `short:"t" required:"" placeholder:"TOPIC" help:"Topic to publish to."`
+	Topic        string  `short:"t" placeholder:"TOPIC" help:"Topic to publish to."`
 	Retain       bool    `short:"r" help:"Ask the broker to keep the message for later subscribers."`
 	Message      *string `short:"m" xor:"payload" placeholder:"TEXT" help:"Publish this text."`
 	Null         bool    `short:"n" name:"null-message" xor:"payload" help:"Publish an empty message; with -r it removes the retained one."`
 	Lines        bool    `short:"l" name:"stdin-line" xor:"payload" help:"Publish each line of standard input; empty ones are left out."`
 	Stdin        bool    `short:"s" name:"stdin-file" xor:"payload" help:"Publish all of standard input as one message."`
+	JSONLines    bool    `name:"json-lines" xor:"payload" help:"Publish each line of standard input as queue export wrote it: topic, QoS, retain and payload are in it; properties with -V 5."`
 	File         string  `short:"f" xor:"payload" placeholder:"FILE" help:"Publish the contents of a file as one message."`
 }
 
@@ -37,6 +38,7 @@ messages are under way at a time.
 Examples:
 
     tidegate pub -t actuator/relay/pump/set -m on -q 1
+    tidegate queue export bridge/cloud | tidegate pub -h broker.example.com --json-lines
     journalctl -f | tidegate pub -h gateway.local -t log -l -q 1`
 }
 
@@ -46,7 +48,7 @@ func (c *PubCmd) Run(ctx context.Context, std stdio) error {
 		return &usageError{"pub", err}
 	}
 	send := c.publishLines
-	if !c.Lines {
+	if !c.Lines && !c.JSONLines {
 		payload, err := c.payload(std.In)
 		if err != nil {
 			return err
@@ -70,7 +72,14 @@ func (c *PubCmd) Run(ctx context.Context, std stdio) error {
 }
 
 func (c *PubCmd) check() error {
-	if c.Message == nil && !c.Null && !c.Lines && !c.Stdin && c.File == "" {
+	switch {
+	case c.JSONLines && c.Topic != "":
+		return errors.New("--json-lines and --topic can't be used together")
+	case c.JSONLines:
+		return nil
+	case c.Topic == "":
+		return errors.New("missing flags: --topic=TOPIC")
+	case c.Message == nil && !c.Null && !c.Lines && !c.Stdin && c.File == "":
 		return errors.New("say what to publish with -m, -n, -l, -s or -f")
 	}
 	return mqtt.ValidName(c.Topic)
@@ -137,8 +146,12 @@ func (c *PubCmd) publishLines(ctx context.Context, conn *client.Conn, in io.Read
 				under.Wait()
 				return firstOf(readErr, failed)
 			}
+			m, props, err := c.parse(line)
+			if err != nil {
+				return err
+			}
 			under.Add(1)
-			err := conn.PublishAsync(ctx, c.message(line), func(err error) {
+			err = conn.PublishAsyncWith(ctx, m, props, func(err error) {
 				keep(failed, err)
 				under.Done()
 			})
