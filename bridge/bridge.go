@@ -63,9 +63,7 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 	if problems := cfg.Check(); len(problems) > 0 {
 		return nil, fmt.Errorf("bridge %q: %s: %s", cfg.Name, problems[0].Path, problems[0].Text)
 	}
-	if cfg.ClientID == "" {
-		cfg.ClientID = mqtt.GatewayClient + gateway + "-" + cfg.Name
-	}
+	cfg.ClientID = cfg.clientID(gateway)
 	streams := &streams{dial: dial, tls: cfg.TLS}
 	client, stranger := cfg.client(streams, cfg.ClientID), cfg.client(streams, cfg.ClientID+"-look")
 	client.listens = len(cfg.In) > 0

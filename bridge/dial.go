@@ -55,7 +55,7 @@ type streams struct {
 	tls  TLS
 	now  func() time.Time // for certificates; nil: what the system says
 
-	watch func(Step) // is told of each step that has worked; may be nil
+	watch func(step Step, text string) // is told of each step that has worked; may be nil
 }
 
 // open returns the stream to e. Its errors say what to do.
@@ -64,7 +64,7 @@ func (s streams) open(ctx context.Context, e endpoint) (net.Conn, error) {
 	if err != nil {
 		return nil, dialError(e.address, err)
 	}
-	s.passed(StepTCP)
+	s.passed(StepTCP, conn.RemoteAddr().String())
 	raw := conn
 	if e.secure() {
 		conn, err = s.encrypt(ctx, raw, e)
@@ -79,10 +79,15 @@ func (s streams) open(ctx context.Context, e endpoint) (net.Conn, error) {
 	return conn, nil
 }
 
+// agreed says what a handshake led to.
+func agreed(s tls.ConnectionState) string {
+	return fmt.Sprintf("%s, the certificate is valid until %s", tls.VersionName(s.Version), s.PeerCertificates[0].NotAfter.Format(time.DateOnly))
+}
+
 // passed tells whoever watches that a step has worked.
-func (s streams) passed(step Step) {
+func (s streams) passed(step Step, text string) {
 	if s.watch != nil {
-		s.watch(step)
+		s.watch(step, text)
 	}
 }
 
@@ -96,14 +101,14 @@ func (s streams) encrypt(ctx context.Context, raw net.Conn, e endpoint) (net.Con
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, failedAt(StepTLS, tlsError(e.address, cfg.ServerName, s.time(), cmp.Or(context.Cause(ctx), err)))
 	}
-	s.passed(StepTLS)
+	s.passed(StepTLS, agreed(conn.ConnectionState()))
 	return encrypted{conn, raw}, nil
 }
 
 func (s streams) upgrade(ctx context.Context, conn, raw net.Conn, e endpoint) (net.Conn, error) {
 	conn, err := openWebSocket(ctx, conn, raw, e)
 	if err == nil {
-		s.passed(StepWebSocket)
+		s.passed(StepWebSocket, e.path)
 	}
 	return conn, failedAt(StepWebSocket, err)
 }

@@ -73,6 +73,7 @@ func (b *Bridge) refused(l link, why error) {
 	if l.alive().Err() != nil {
 		return // said when the link has ended
 	}
+	why = listenError(b.Status().Server, b.cfg.ClientID, why)
 	b.monitor.update(func(s *Status) { s.Error, s.ErrorAt = why.Error(), time.Now() })
 	if !b.saidRefused {
 		b.saidRefused = true

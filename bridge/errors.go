@@ -107,14 +107,37 @@ func refusedError(granted map[string]byte) error {
 	var refused []string
 	for filter, code := range granted {
 		if code >= byte(mqtt.QoSFailure) {
-			refused = append(refused, strconv.Quote(filter))
+			refused = append(refused, filter)
 		}
 	}
 	if len(refused) == 0 {
 		return nil
 	}
 	slices.Sort(refused)
-	return fmt.Errorf("the server refuses the subscription to %s: it must allow this user to read there, or take it out of in", strings.Join(refused, ", "))
+	return &subscribeError{refused}
+}
+
+// listenError says why a server neither grants nor refuses subscriptions.
+func listenError(server, clientID string, err error) error {
+	var refused *subscribeError
+	switch {
+	case errors.As(err, &refused):
+		return err
+	case isTimeout(err):
+		return fmt.Errorf("%s does not answer SUBSCRIBE within %v: is the server healthy? (%w)", server, connectTimeout, err)
+	}
+	return lostError(server, clientID, 0, err)
+}
+
+// subscribeError means that a server refuses subscriptions.
+type subscribeError struct{ filters []string }
+
+func (e *subscribeError) Error() string {
+	quoted := make([]string, len(e.filters))
+	for i, f := range e.filters {
+		quoted[i] = strconv.Quote(f)
+	}
+	return fmt.Sprintf("the server refuses the subscription to %s: it must allow this user to read there, or take it out of in", strings.Join(quoted, ", "))
 }
 
 func isTimeout(err error) bool {

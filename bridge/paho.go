@@ -90,7 +90,7 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 	if err := l.connect(ctx); err != nil {
 		return nil, failedAt(StepConnect, c.connectError(e, err))
 	}
-	c.streams.passed(StepConnect)
+	c.streams.passed(StepConnect, "MQTT 3.1.1, client id "+c.clientID)
 	return l, nil
 }
 

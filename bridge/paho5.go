@@ -75,7 +75,7 @@ func (c *paho5Client) open(ctx context.Context, server string) (link, error) {
 		l.close()
 		return nil, failedAt(StepConnect, fmt.Errorf("%s %w", e.address, err))
 	}
-	c.streams.passed(StepConnect)
+	c.streams.passed(StepConnect, "MQTT 5, client id "+c.clientID)
 	return l, nil
 }
 
@@ -215,7 +215,7 @@ func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, take f
 	for _, sub := range subs {
 		p.Subscriptions = append(p.Subscriptions, paho5.SubscribeOptions{
 			Topic: sub.Filter, QoS: byte(sub.QoS),
-			NoLocal: !strings.HasPrefix(sub.Filter, "$share/"), // [MQTT-3.8.3-4]
+			NoLocal: sub.NoLocal && !strings.HasPrefix(sub.Filter, "$share/"), // [MQTT-3.8.3-4]
 		})
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -51,14 +51,16 @@ type commands struct {
 type BridgeCmd struct {
 	Map     BridgeMapCmd     `cmd:"" help:"Show what becomes of a topic."`
 	Requeue BridgeRequeueCmd `cmd:"" help:"Send again what the server refused for good."`
+	Test    BridgeTestCmd    `cmd:"" help:"Try each server, step by step."`
 }
 
 // Help is shown by --help.
 func (BridgeCmd) Help() string {
 	return `Commands about one bridge of the configuration.
 
-Example:
+Examples:
 
+    tidegate bridge test cloud
     tidegate bridge map cloud sensor/weather/temperature`
 }
 

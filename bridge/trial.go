@@ -1,0 +1,230 @@
+package bridge
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"tidegate/mqtt"
+)
+
+const (
+	// slowStep is how long a step may take before its finding says so.
+	slowStep = 2 * time.Second
+
+	// echoTimeout bounds the way of a message to the server and back.
+	echoTimeout = 10 * time.Second
+)
+
+// Trial tries whether the servers of a bridge work, each step by step, without
+// a word to the bridge: as a client of its own, on a topic of its own, with a
+// clean session and nothing retained.
+type Trial struct {
+	Config  Config           // checked
+	Gateway string           // its name
+	Topic   string           // upstream, for the echo; "": that of the gateway itself, see Check
+	Now     func() time.Time // for certificates; nil: what the system says
+
+	dial   dialFunc // nil: that of the network
+	lookup func(ctx context.Context, host string) ([]string, error)
+}
+
+// Finding is what became of one step of a [Trial].
+type Finding struct {
+	Server  string  `json:"server"`
+	Step    Step    `json:"step"`
+	OK      bool    `json:"ok"`
+	Seconds float64 `json:"seconds"`
+	Text    string  `json:"text"` // what was found, or what is wrong and what to do
+}
+
+// Run tries one server and hands each finding to report as soon as there is one.
+// It reports whether all steps work.
+func (t *Trial) Run(ctx context.Context, server string, report func(Finding)) (works bool) {
+	r := &attempt{Trial: t, server: server, report: report, began: time.Now(), works: true}
+	e, err := parseServer(server)
+	if err == nil {
+		err = r.resolve(ctx, e.host)
+	}
+	if err == nil {
+		err = r.talk(ctx)
+	}
+	if err != nil {
+		step := StepDNS
+		if at := (*stepError)(nil); errors.As(err, &at) {
+			step = at.step
+		}
+		r.failed(step, err)
+	}
+	return r.works
+}
+
+// attempt is one Run.
+type attempt struct {
+	*Trial
+	server string
+	report func(Finding)
+	began  time.Time // the step
+	works  bool
+}
+
+func (r *attempt) passed(step Step, text string) {
+	took := time.Since(r.began)
+	if took > slowStep {
+		text = strings.TrimPrefix(text+"; slow: the bridge gives up after "+connectTimeout.String(), "; ")
+	}
+	r.tell(Finding{Server: r.server, Step: step, OK: true, Text: text})
+}
+
+func (r *attempt) failed(step Step, err error) {
+	r.works = false
+	r.tell(Finding{Server: r.server, Step: step, Text: err.Error()})
+}
+
+func (r *attempt) tell(f Finding) {
+	f.Seconds = time.Since(r.began).Seconds()
+	r.report(f)
+	r.began = time.Now()
+}
+
+// resolve looks the name up before the connection does it once more.
+func (r *attempt) resolve(ctx context.Context, host string) error {
+	if net.ParseIP(host) != nil {
+		r.passed(StepDNS, "not needed: "+host+" is an address")
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	lookup := r.lookup
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupHost
+	}
+	addresses, err := lookup(ctx, host)
+	if err != nil {
+		return dialError(host, err)
+	}
+	r.passed(StepDNS, strings.Join(addresses, ", "))
+	return nil
+}
+
+// talk connects as a client of its own, subscribes, and sends a message to itself.
+func (r *attempt) talk(ctx context.Context) error {
+	dial := r.dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	s := &streams{dial: dial, tls: r.Config.TLS, now: r.Now, watch: r.passed}
+	client := r.Config.client(s, r.Config.clientID(r.Gateway)+"-test")
+	l, err := client.opener(r.Config.Protocol)(ctx, r.server)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	return r.listenAndEcho(ctx, l)
+}
+
+// listenAndEcho subscribes to what the bridge would, and to the topic of the echo.
+func (r *attempt) listenAndEcho(ctx context.Context, l link) error {
+	topic := r.Topic
+	if topic == "" {
+		topic = r.Config.own("gateway/" + r.Gateway + "/test")
+	}
+	subs := subscriptions(r.Config.In)
+	if topic != "" {
+		subs = append(subs, mqtt.Subscription{Filter: topic, QoS: mqtt.AtLeastOnce})
+	}
+	payload := fmt.Sprintf("tidegate bridge test, %s", time.Now().UTC().Format(time.RFC3339Nano))
+	back := make(chan struct{}, 1)
+	err := l.listen(ctx, subs, func(a arrival) {
+		if a.Topic == topic && string(a.Payload) == payload {
+			select {
+			case back <- struct{}{}:
+			default:
+			}
+		}
+		a.ack()
+	})
+	blind, err := r.subscribed(subs, topic, err)
+	if err != nil || topic == "" {
+		return err
+	}
+	m := mqtt.Message{Topic: topic, Payload: []byte(payload), QoS: mqtt.AtLeastOnce}
+	return failedAt(StepEcho, r.echo(ctx, l, m, back, blind))
+}
+
+// subscribed says how subscribing went. It is blind if nothing can be read on the
+// topic of the echo, which no bridge needs.
+func (r *attempt) subscribed(subs []mqtt.Subscription, topic string, err error) (blind bool, fatal error) {
+	var refused *subscribeError
+	if err != nil && !errors.As(err, &refused) {
+		return false, failedAt(StepSubscribe, listenError(r.server, r.Config.clientID(r.Gateway), err))
+	}
+	if refused != nil {
+		blind = slices.Contains(refused.filters, topic)
+		refused.filters = slices.DeleteFunc(refused.filters, func(f string) bool { return f == topic })
+	}
+	switch {
+	case refused != nil && len(refused.filters) > 0:
+		r.failed(StepSubscribe, refused)
+	case len(subs) > 0:
+		filters := make([]string, len(subs))
+		for i, s := range subs {
+			filters[i] = s.Filter
+		}
+		r.passed(StepSubscribe, strings.Join(filters, ", "))
+	}
+	return blind, nil
+}
+
+// echo sends m and waits for its acknowledgement, and for m itself unless blind.
+func (r *attempt) echo(ctx context.Context, l link, m mqtt.Message, back <-chan struct{}, blind bool) error {
+	ctx, cancel := context.WithTimeout(ctx, echoTimeout)
+	defer cancel()
+	receipt := l.publish(m)
+	select {
+	case <-receipt.Done():
+	case <-l.alive().Done():
+		return lostError(r.server, r.Config.clientID(r.Gateway), 0, context.Cause(l.alive()))
+	case <-ctx.Done():
+		return &stallError{r.server, echoTimeout}
+	}
+	switch err := receipt.Error(); {
+	case err != nil:
+		return fmt.Errorf("%s refuses a message on %q: %w", r.server, m.Topic, err)
+	case blind:
+		r.passed(StepEcho, fmt.Sprintf("acknowledged; whether it arrives is not seen, since this user may not read %q", m.Topic))
+		return nil
+	}
+	select {
+	case <-back:
+		r.passed(StepEcho, m.Topic)
+		return nil
+	case <-l.alive().Done():
+		return lostError(r.server, r.Config.clientID(r.Gateway), 0, context.Cause(l.alive()))
+	case <-ctx.Done():
+		return fmt.Errorf("%s acknowledges a message on %q but does not deliver it back within %v: it must allow this user to publish and to read there, or else drops messages without a word", r.server, m.Topic, echoTimeout)
+	}
+}
+
+// clientID returns the id that the bridge of gateway uses.
+func (c *Config) clientID(gateway string) string {
+	return cmp.Or(c.ClientID, mqtt.GatewayClient+gateway+"-"+c.Name)
+}
+
+// own returns the topic upstream of what a gateway says about itself on topic:
+// that of the rule that carries it, or else under the first prefix. "" if nothing
+// goes up at all.
+func (c *Config) own(topic string) string {
+	if to, _, ok := c.Map(topic); ok && mqtt.ValidName(to) == nil {
+		return to
+	}
+	if len(c.Out) == 0 {
+		return ""
+	}
+	return c.Out[0].Prefix + topic
+}
