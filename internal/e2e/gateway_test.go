@@ -43,6 +43,13 @@ type gateway struct {
 // of its configuration, if any.
 func newGateway(t testing.TB, server, adapters string) *gateway {
 	t.Helper()
+	return newGatewayTo(t, 4, []string{server}, adapters)
+}
+
+// newGatewayTo starts a gateway whose uplink goes to one of servers, in MQTT
+// 3.1.1 (protocol 4) or 5.
+func newGatewayTo(t testing.TB, protocol int, servers []string, adapters string) *gateway {
+	t.Helper()
 	dir := t.TempDir()
 	g := &gateway{t: t, conf: filepath.Join(dir, "tidegate.yaml"), data: filepath.Join(dir, "data")}
 	conf := fmt.Sprintf(`
@@ -53,11 +60,12 @@ broker:
 bridges:
   - name: cloud
     servers: ["tcp://%s"]
+    protocol: %d
     max_inflight: %d
     stall_timeout: 2s
     backoff: {min: 50ms, max: 500ms}
     out: [{topics: ["sensor/#"], prefix: %s}]
-%s`, g.data, memoryLimit, server, maxInflight, prefix, adapters)
+%s`, g.data, memoryLimit, strings.Join(servers, `", "tcp://`), protocol, maxInflight, prefix, adapters)
 	write(t, g.conf, conf)
 	g.start()
 	return g

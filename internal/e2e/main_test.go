@@ -39,11 +39,13 @@ func buildAndRun(m *testing.M) int {
 
 // scale is how many messages a test sends that takes n in a normal run.
 func scale(n int) int {
-	if os.Getenv("TIDEGATE_E2E") == "full" {
+	if isFull() {
 		return 10 * n
 	}
 	return n
 }
+
+func isFull() bool { return os.Getenv("TIDEGATE_E2E") == "full" }
 
 // random returns the source of a test's random points and logs how to repeat it.
 func random(t *testing.T) *rand.Rand {

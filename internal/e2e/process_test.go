@@ -25,11 +25,17 @@ type process struct {
 // start runs a program. It is killed when the test ends, or the test's process.
 func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(name, args...), exited: make(chan struct{})}
+	return launch(t, exec.Command(name, args...))
+}
+
+// launch is start for a command that has more than arguments.
+func launch(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", name, err)
+		t.Fatalf("start %s: %v", cmd.Path, err)
 	}
 	go func() {
 		_ = p.cmd.Wait() // the state has it
@@ -82,6 +88,11 @@ func (p *process) awaitLine(t testing.TB, words ...string) string {
 		t.Fatalf("the process ended before it printed a line with %q", words)
 	}
 	return found
+}
+
+func (p *process) hasEnded() (ended bool) {
+	p.look(func() { ended = p.ended })
+	return ended
 }
 
 // with returns the lines that have all of these words.

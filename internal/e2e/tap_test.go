@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"sync"
@@ -12,31 +13,31 @@ import (
 	"tidegate/mqtt/packet"
 )
 
-// tap hands the bridge's connections on to mosquitto and reads what passes.
+// tap hands the bridge's connections on to a server and reads what passes.
 //
-// A message has arrived upstream when mosquitto has answered it with PUBACK on
+// A message has arrived upstream when the server has answered it with PUBACK on
 // the connection over which it came. That is the only thing a bridge can know,
-// and it is the truth even if mosquitto is killed the moment after. Whether the
+// and it is the truth even if the server is killed the moment after. Whether the
 // bridge gets to see the PUBACK is another matter: the proxy is before the tap.
 type tap struct {
 	watched
 	t         testing.TB
 	listener  net.Listener
 	target    string // of new connections; empty: they are reset
-	accepted  int    // connections that mosquitto has accepted
+	accepted  int    // connections that the server has accepted
 	active    int    // connections that stand
 	published *ledger
 	acked     *ledger
 }
 
-// newTap starts a tap without a target.
-func newTap(t testing.TB) *tap {
+// newTap starts a tap without a target. What it sees goes into published and acked.
+func newTap(t testing.TB, published, acked *ledger) *tap {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tp := &tap{t: t, listener: l, published: newLedger(), acked: newLedger()}
+	tp := &tap{t: t, listener: l, published: published, acked: acked}
 	background(t, tp.run)
 	return tp
 }
@@ -59,7 +60,7 @@ func (tp *tap) run(ctx context.Context) {
 	}
 }
 
-// serve carries one connection to mosquitto and back.
+// serve carries one connection to the server and back.
 func (tp *tap) serve(ctx context.Context, client net.Conn) {
 	defer client.Close()
 	var target string
@@ -75,7 +76,7 @@ func (tp *tap) serve(ctx context.Context, client net.Conn) {
 	defer context.AfterFunc(ctx, func() { _ = client.Close(); _ = server.Close() })()
 	tp.update(func() { tp.active++ })
 	defer tp.update(func() { tp.active-- })
-	c := tapped{tap: tp, pending: make(map[uint16]message)}
+	c := tapped{tap: tp, aliases: make(map[uint32][]byte), pending: make(map[uint16]message)}
 	var back sync.WaitGroup
 	back.Go(func() {
 		c.carry(client, server, c.fromServer)
@@ -89,7 +90,10 @@ func (tp *tap) serve(ctx context.Context, client net.Conn) {
 // tapped is one connection through the tap.
 type tapped struct {
 	*tap
+	aliases map[uint32][]byte // topics of MQTT 5's topic aliases; of fromClient
+
 	mu      sync.Mutex
+	version packet.Version     // of the CONNECT
 	pending map[uint16]message // by packet identifier, what waits for its PUBACK
 }
 
@@ -127,13 +131,39 @@ func (c *tapped) see(b []byte, fn func(packet.Frame)) (size int) {
 }
 
 func (c *tapped) fromClient(f packet.Frame) {
-	var p packet.Publish
-	if f.Type() != packet.TypePublish {
-		return
+	switch f.Type() {
+	case packet.TypeConnect:
+		var p packet.Connect
+		if err := p.Decode(f); err != nil {
+			c.t.Errorf("the bridge sends a CONNECT that is none: %v", err)
+		}
+		c.mu.Lock()
+		c.version = p.Version
+		c.mu.Unlock()
+	case packet.TypePublish:
+		c.publish(c.versioned(f))
 	}
+}
+
+// versioned returns f as one of the connection's protocol.
+func (c *tapped) versioned(f packet.Frame) packet.Frame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.Version = c.version
+	return f
+}
+
+func (c *tapped) publish(f packet.Frame) {
+	var p packet.Publish
 	if err := p.Decode(f); err != nil {
 		c.t.Errorf("the bridge sends a PUBLISH that is none: %v", err)
 		return
+	}
+	if alias, ok := p.Properties.Uint(packet.PropTopicAlias); ok {
+		if len(p.Topic) > 0 {
+			c.aliases[alias] = bytes.Clone(p.Topic)
+		}
+		p.Topic = c.aliases[alias]
 	}
 	n, ok := number(p.Payload)
 	if !ok {
@@ -154,11 +184,11 @@ func (c *tapped) fromServer(f packet.Frame) {
 		c.update(func() { c.accepted++ })
 	case packet.TypePuback:
 		var a packet.Ack
-		if err := a.Decode(f); err != nil {
-			c.t.Errorf("mosquitto sends a PUBACK that is none: %v", err)
+		if err := a.Decode(c.versioned(f)); err != nil {
+			c.t.Errorf("the server sends a PUBACK that is none: %v", err)
 			return
 		}
-		if m, ok := c.take(a.ID); ok {
+		if m, ok := c.take(a.ID); ok && a.Reason < 0x80 {
 			c.acked.update(func() { c.acked.of(m.topic).add(m.n) })
 		}
 	}

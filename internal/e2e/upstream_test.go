@@ -42,7 +42,7 @@ func newUpstream(t testing.TB) *upstream {
 	t.Helper()
 	u := &upstream{
 		t:         t,
-		tap:       newTap(t),
+		tap:       newTap(t, newLedger(), newLedger()),
 		conf:      filepath.Join(t.TempDir(), "mosquitto.conf"),
 		collector: &collector{got: newLedger()},
 		excused:   make(map[message]bool),

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os/exec"
@@ -55,17 +56,21 @@ func TestVerifyFindsNothingMissingAfterAKill(t *testing.T) {
 // subscribeFor leaves a session behind in which the server queues what comes.
 func subscribeFor(t testing.TB, server, id string) {
 	t.Helper()
-	conn, err := client.Dial(t.Context(), server, client.Options{ClientID: id})
-	if err != nil {
+	if err := leaveSession(t.Context(), server, id); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func leaveSession(ctx context.Context, server, id string) error {
+	conn, err := client.Dial(ctx, server, client.Options{ClientID: id})
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
-	if _, err := conn.Subscribe(t.Context(), mqtt.Subscription{Filter: "site/#", QoS: mqtt.AtLeastOnce}); err != nil {
-		t.Fatal(err)
+	if _, err := conn.Subscribe(ctx, mqtt.Subscription{Filter: "site/#", QoS: mqtt.AtLeastOnce}); err != nil {
+		return err
 	}
-	if err := conn.Disconnect(); err != nil {
-		t.Fatal(err)
-	}
+	return conn.Disconnect()
 }
 
 func split(t testing.TB, address string) (host, port string) {
