@@ -52,10 +52,10 @@ func (c *cluster) servers() (list []string) {
 	return list
 }
 
-// accepted is how many connections of the bridge the servers have accepted.
-func (c *cluster) accepted() (sum int) {
+// used is over how many connections the bridge has published something.
+func (c *cluster) used() (sum int) {
 	for _, n := range c.nodes {
-		n.tap.look(func() { sum += n.tap.accepted })
+		n.tap.look(func() { sum += n.tap.used })
 	}
 	return sum
 }
@@ -200,7 +200,7 @@ func killInTurn(t *testing.T, c *cluster, protocol int) {
 	f.awaitAcked(t, total)
 	c.awaitAcked(total)
 	took := time.Since(began)
-	duplicates, cuts := c.published.duplicates(), c.accepted()-1
+	duplicates, cuts := c.published.duplicates(), c.used()-1
 	t.Logf("%d messages through %d lost connections in %v: %d lost, %d duplicates upstream, max_inflight %d",
 		total, cuts, took.Round(time.Millisecond), len(f.done.without(c.acked, prefix)), duplicates, maxInflight)
 	if lost := f.done.without(c.acked, prefix); len(lost) > 0 || f.done.count() != total {

@@ -24,7 +24,7 @@ type tap struct {
 	t         testing.TB
 	listener  net.Listener
 	target    string // of new connections; empty: they are reset
-	accepted  int    // connections that the server has accepted
+	used      int    // connections over which something was published
 	active    int    // connections that stand
 	published *ledger
 	acked     *ledger
@@ -90,7 +90,8 @@ func (tp *tap) serve(ctx context.Context, client net.Conn) {
 // tapped is one connection through the tap.
 type tapped struct {
 	*tap
-	aliases map[uint32][]byte // topics of MQTT 5's topic aliases; of fromClient
+	aliases   map[uint32][]byte // topics of MQTT 5's topic aliases; of fromClient
+	publishes bool              // so does this; of fromClient
 
 	mu      sync.Mutex
 	version packet.Version     // of the CONNECT
@@ -173,24 +174,26 @@ func (c *tapped) publish(f packet.Frame) {
 		c.t.Errorf("the bridge sends message %d of %s at QoS %d", n, p.Topic, p.QoS)
 	}
 	c.published.add(string(p.Topic), p.Payload)
+	if !c.publishes {
+		c.publishes = true
+		c.tap.update(func() { c.used++ })
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pending[p.ID] = message{string(p.Topic), n}
 }
 
 func (c *tapped) fromServer(f packet.Frame) {
-	switch f.Type() {
-	case packet.TypeConnack:
-		c.update(func() { c.accepted++ })
-	case packet.TypePuback:
-		var a packet.Ack
-		if err := a.Decode(c.versioned(f)); err != nil {
-			c.t.Errorf("the server sends a PUBACK that is none: %v", err)
-			return
-		}
-		if m, ok := c.take(a.ID); ok && a.Reason < 0x80 {
-			c.acked.update(func() { c.acked.of(m.topic).add(m.n) })
-		}
+	if f.Type() != packet.TypePuback {
+		return
+	}
+	var a packet.Ack
+	if err := a.Decode(c.versioned(f)); err != nil {
+		c.t.Errorf("the server sends a PUBACK that is none: %v", err)
+		return
+	}
+	if m, ok := c.take(a.ID); ok && a.Reason < 0x80 {
+		c.acked.update(func() { c.acked.of(m.topic).add(m.n) })
 	}
 }
 
