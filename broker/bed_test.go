@@ -12,6 +12,7 @@ import (
 
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
+	"tidegate/internal/units"
 	"tidegate/mqtt"
 	"tidegate/store"
 )
@@ -30,6 +31,7 @@ type bed struct {
 	handler slog.Handler // of the log; nil: what warns goes to the test's
 	damaged bool         // the test damages what the journal has
 	broken  bool         // the test breaks the store: it is neither closed nor verified with success
+	segment units.Size   // of the journal; 0: the usual one
 	before  int64        // what was queued, less what stood in the ledger, when the broker started
 }
 
@@ -56,7 +58,7 @@ func newBed(t *testing.T, change func(*bed)) *bed {
 
 func (d *bed) start() {
 	d.t.Helper()
-	st, err := store.Open(d.dir, store.Options{Log: d.log()})
+	st, err := store.Open(d.dir, store.Options{Log: d.log(), SegmentSize: d.segment})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -105,7 +107,7 @@ func (d *bed) reckon() {
 	for _, s := range d.b.queues {
 		var owed, waiting amount // the latter of publishers that were told that it failed
 		err := d.st.Read(s.queue, s.cursor(), d.st.LastSeq(), func(seq uint64, tag uint32, data []byte) bool {
-			if !s.isDone(seq) && s.cuts.keep(seq, ordinalOf(tag)) {
+			if !s.isDone(seq) && s.cuts.keep(seq, itemFromTag(tag).ordinal) {
 				b, _ := parseBody(data, 0, time.Time{})
 				owed.add(1, int64(b.cost()))
 			}

@@ -101,6 +101,13 @@ func appendTime(dst []byte, at time.Time) []byte {
 
 // parseBody is the reverse. The body is a copy.
 func parseBody(data []byte, now int64, line time.Time) (b body, err error) {
+	b, err = viewBody(data, now, line)
+	b.buf = append([]byte(nil), b.buf...)
+	return b, err
+}
+
+// viewBody is parseBody without a copy.
+func viewBody(data []byte, now int64, line time.Time) (b body, err error) {
 	if len(data) == 0 || data[0]&^(storedProps|storedExpires|storedAt) != 0 {
 		return b, errBody
 	}
@@ -129,7 +136,7 @@ func parseBody(data []byte, now int64, line time.Time) (b body, err error) {
 		}
 		rest = rest[8:]
 	}
-	b.buf = append([]byte(nil), rest...)
+	b.buf = rest
 	if len(rest) < 2 || uint64(len(rest)) < props {
 		return b, errBody
 	}

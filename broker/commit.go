@@ -194,6 +194,7 @@ func (c *committer) putBack(t *turn, g *group) {
 			c.drop(t, r)
 		}
 	}
+	c.trim()
 	c.rows.putBack(g.batch.Rows)
 	c.writing = 0
 	c.weigh()

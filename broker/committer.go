@@ -97,6 +97,7 @@ func (c *committer) settle(t *turn, r *record, w waiter) {
 	r.left--
 	if r.left == 0 {
 		c.drop(t, r)
+		c.trim()
 		return
 	}
 	if r.inboxes == 0 && !r.must {
@@ -140,25 +141,31 @@ func (c *committer) gate(r *record, s *session) bool {
 func (c *committer) acked(t *turn, r *record, s *session) (onDisk bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	onDisk = r.state == writing || r.state == committed
 	for i := range r.owners {
 		if o := &r.owners[i]; o.s == s && !o.done {
-			o.done = true
-			r.left--
-			if s.inbox {
-				r.inboxes--
-			}
+			c.release(t, r, o)
+			c.trim()
 			break
 		}
+	}
+	return onDisk
+}
+
+// release takes o off those who are owed r. If it was the last, and no commit
+// under way has r, the disk is not needed any more. The caller holds mu.
+func (c *committer) release(t *turn, r *record, o *owner) {
+	o.done = true
+	r.left--
+	if o.s.inbox {
+		r.inboxes--
 	}
 	if r.inboxes == 0 && !r.must {
 		c.openGate(t, r)
 	}
 	if r.left == 0 && (r.state == waiting || r.state == writing && !c.busy) {
-		onDisk = r.state == writing // the store has refused it so far, but it counts as owed there
 		c.drop(t, r)
-		return onDisk
 	}
-	return r.state == writing || r.state == committed
 }
 
 // drop keeps the promise without the disk. The caller holds mu.
@@ -166,7 +173,6 @@ func (c *committer) drop(t *turn, r *record) {
 	r.state = dropped
 	c.dead++
 	c.keep(t, r)
-	c.trim()
 }
 
 // keep tells everybody who waits for r. The caller holds mu.
@@ -251,13 +257,7 @@ func (c *committer) absent(s *session, due int64) {
 // caller holds s.mu.
 func (c *committer) forget(t *turn, s *session) {
 	c.eachOwed(s, func(r *record, o *owner) bool {
-		o.done = true
-		r.left--
-		if r.left == 0 && r.state == waiting {
-			r.state = dropped
-			c.dead++
-			c.keep(t, r)
-		}
+		c.release(t, r, o)
 		return true
 	})
 }
@@ -276,8 +276,9 @@ func (c *committer) eachOwed(s *session, fn func(*record, *owner) bool, asOf ...
 		if r.state != waiting && r.state != writing {
 			continue
 		}
-		for j := range r.owners {
-			if o := &r.owners[j]; o.s == s && !o.done && !fn(r, o) {
+		owners := r.owners // fn may be the last that needs them
+		for j := range owners {
+			if o := &owners[j]; o.s == s && !o.done && !fn(r, o) {
 				return true
 			}
 		}

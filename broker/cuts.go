@@ -1,8 +1,11 @@
 package broker
 
 import (
+	"maps"
 	"slices"
 	"sort"
+
+	"tidegate/store"
 )
 
 // cuts say which part of what stands in the journal for a session was given up
@@ -79,4 +82,46 @@ func (c cuts) add(start uint64, r cut) cuts {
 		return c
 	}
 	return append(c, r)
+}
+
+// share returns how much is owed from first to last, if messages lie evenly.
+func (c cuts) share(first, last uint64) (share float64) {
+	rest := last - first + 1
+	for _, r := range c[c.at(first):] {
+		if n := min(r.upTo, last) + 1 - first; r.level < nothing {
+			share += float64(n) / float64(int(1)<<r.level)
+		}
+		if r.upTo >= last {
+			return share / float64(rest)
+		}
+		first = r.upTo + 1
+	}
+	return (share + float64(last-first+1)) / float64(rest)
+}
+
+// stillOwed is what queues have not given up, as the store knows it.
+type stillOwed map[uint32]cuts
+
+// StillOwed returns what the queues still need of the journal, for [store.Store.Run].
+func (b *Broker) StillOwed() store.Owed {
+	b.mu.Lock()
+	queues := maps.Clone(b.queues)
+	b.mu.Unlock()
+	all := make(stillOwed)
+	for id, s := range queues {
+		s.mu.Lock()
+		if len(s.cut) > 0 {
+			all[id] = slices.Clone(s.cut)
+		}
+		s.mu.Unlock()
+	}
+	return all
+}
+
+func (o stillOwed) Keep(seq uint64, to store.Owner, _ []byte) bool {
+	return o[to.Queue].keep(seq, itemFromTag(to.Tag).ordinal)
+}
+
+func (o stillOwed) Share(queue uint32, first, last uint64) float64 {
+	return o[queue].share(first, last)
 }

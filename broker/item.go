@@ -8,19 +8,20 @@ import (
 
 // item is one message in the outbox of one session.
 type item struct {
-	body   body
-	rec    *record // the promise it is part of, while that is not on disk; else nil
-	gate   *record // not to be sent before this promise is kept; nil: at once
-	seq    uint64  // its place in the journal's order; 0: the session is not durable
-	id     uint16  // packet identifier; 0: chosen when it is sent
-	qos    mqtt.QoS
-	retain bool     // sent because of a new subscription (section 3.3.1.3), or kept as published
-	cost   uint32   // on disk, in bytes, if the session is durable
-	ids    []uint32 // MQTT 5: of the subscriptions that match
-	relay  bool     // it came through a bridge, ours or another gateway's
-	known  bool     // already released by the consumer: QoS 2 goes on with PUBREL
-	shared bool     // owed because of a shared subscription
-	loan   *loan    // a share has it in the window of a member; else nil
+	body    body
+	rec     *record // the promise it is part of, while that is not on disk; else nil
+	gate    *record // not to be sent before this promise is kept; nil: at once
+	seq     uint64  // its place in the journal's order; 0: the session is not durable
+	id      uint16  // packet identifier; 0: chosen when it is sent
+	qos     mqtt.QoS
+	retain  bool     // sent because of a new subscription (section 3.3.1.3), or kept as published
+	cost    uint32   // on disk, in bytes, if the session is durable
+	ordinal uint16   // among the messages of its topic, see cuts
+	ids     []uint32 // MQTT 5: of the subscriptions that match
+	relay   bool     // it came through a bridge, ours or another gateway's
+	known   bool     // already released by the consumer: QoS 2 goes on with PUBREL
+	shared  bool     // owed because of a shared subscription
+	loan    *loan    // a share has it in the window of a member; else nil
 }
 
 // itemOverhead is what an item costs in memory beside its body.

@@ -16,6 +16,8 @@ import (
 // Why a message that a session was owed is not delivered.
 const (
 	lostMemory  = "max_memory"      // the queue in memory was full
+	lostDisk    = "max_disk"        // the queue was as large as it may be
+	lostCount   = "max_messages"    // it had as many messages as it may have
 	lostExpired = "expired"         // its message expiry interval was over
 	lostSize    = "packet_size"     // larger than the consumer takes
 	lostEnded   = "session_ended"   // the client wanted no more of its session

@@ -49,6 +49,12 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 		return
 	}
 	s.b.stats.accepted.Add(1)
+	if rec != nil && s.bounds.Overflow == mqtt.DropNewest {
+		if reason := s.full(); reason != "" {
+			s.lose(&it, reason)
+			return
+		}
+	}
 	if rec != nil {
 		it.rec, it.seq, it.id = rec, rec.seq, s.takeID()
 		it.cost = it.body.cost()
@@ -56,6 +62,7 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 		s.came.add(&it)
 		s.bytes += int64(it.cost)
 		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits))
+		s.wantTrim(t)
 		if !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
 			s.behind, s.loaded = true, s.tail
 		}
@@ -208,7 +215,7 @@ func (s *session) settled(t *turn, it *item) {
 		return
 	}
 	s.owed.Add(-1)
-	s.bytes -= int64(it.cost)
+	s.bytes = max(0, s.bytes-int64(it.cost))
 	s.cuts.settle(it.seq, int64(it.cost))
 	if it.rec == nil || s.b.commit.acked(t, it.rec, s) {
 		s.ackedOnDisk(t, it)

@@ -58,6 +58,7 @@ func (s *session) position(c *committer) store.Queue {
 	s.saving = s.unsaved
 	cursor := s.cursor()
 	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor })
+	s.cutting = slices.Clone(s.cuts.behind(cursor))
 	c.mu.Lock()
 	stored := s.stored
 	c.mu.Unlock()
@@ -80,6 +81,7 @@ func (s *session) saved(t *turn) {
 	defer s.mu.Unlock()
 	s.unsaved -= s.saving
 	s.saving = 0
+	s.cut = s.cutting
 	s.pump(t)
 }
 
@@ -97,7 +99,7 @@ func (s *session) restore(q store.Queue) {
 		s.bytes, s.cuts, s.sized = n.bytes, n.cuts, n.sized
 		s.guessed = len(q.Note) == 0
 	}
-	s.stored = amount{int64(q.Pending), s.bytes}
+	s.stored, s.cut = amount{int64(q.Pending), s.bytes}, s.cuts
 }
 
 // refill reads the next page of what the session is owed from the journal, and
@@ -123,6 +125,7 @@ func (s *session) refill(t *turn) {
 		if s.link != nil { // another consumer, or a message, came back meanwhile and found the read under way
 			t.fill = append(t.fill, s)
 		}
+		s.wantTrim(t)
 		return
 	}
 	if err != nil {
@@ -138,6 +141,7 @@ func (s *session) refill(t *turn) {
 		s.catchUp(upTo)
 	}
 	s.tail = max(s.tail, s.loaded)
+	s.wantTrim(t)
 	s.pump(t)
 }
 
@@ -165,6 +169,9 @@ func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
 // take appends to ram what was read, unless the consumer has it already.
 func (s *session) take(it item) {
 	s.loaded = it.seq
+	if !s.cuts.keep(it.seq, it.ordinal) {
+		return
+	}
 	if s.share != nil && s.share.hasDrawn(it.seq) {
 		return
 	}

@@ -64,8 +64,8 @@ func (w waiter) stored(t *turn, err error) {
 func (r *record) size() int { return r.body.size() + 200 }
 
 // The tag of an owner keeps what the session needs to send the message again:
-// packet identifier, QoS, whether it was retained, and whether it came through a
-// bridge or a shared subscription.
+// packet identifier, QoS, whether it was retained, whether it came through a
+// bridge or a shared subscription, and its ordinal.
 func newTag(it *item) uint32 {
 	tag := uint32(it.id) | uint32(it.qos)<<16
 	if it.retain {
@@ -77,16 +77,13 @@ func newTag(it *item) uint32 {
 	if it.shared {
 		tag |= 1 << 20
 	}
-	return tag
+	return tag | uint32(it.ordinal)<<21
 }
 
 // itemFromTag is the reverse, for a message read from the journal.
 func itemFromTag(tag uint32) item {
 	return item{
 		id: uint16(tag), qos: mqtt.QoS(tag >> 16 & 3),
-		retain: tag&(1<<18) != 0, relay: tag&(1<<19) != 0, shared: tag&(1<<20) != 0,
+		retain: tag&(1<<18) != 0, relay: tag&(1<<19) != 0, shared: tag&(1<<20) != 0, ordinal: uint16(tag >> 21),
 	}
 }
-
-// ordinalOf returns which message of its topic it is for the owner, see cuts.
-func ordinalOf(tag uint32) uint16 { return uint16(tag >> 21) }

@@ -54,7 +54,8 @@ type session struct {
 	bytes    int64   // of what it is owed, as amount has them
 	holding  charge  // for window, ram, replay and received
 	behind   bool    // more is owed than window and ram hold
-	filling  bool    // refill is reading
+	filling  bool    // refill or a pass is reading
+	trims    bool    // somebody's turn ends with trim
 	from     uint64  // its queue began behind this place
 	loaded   uint64  // all that is owed up to here is acknowledged, in the window or in ram
 	tail     uint64  // the newest that is owed
@@ -69,6 +70,8 @@ type session struct {
 	unsaved int     // acknowledgements that are not on disk
 	saving  int     // those of them in the commit under way
 	cuts    cuts    // what of the journal is not owed any more
+	cutting cuts    // of the commit under way
+	cut     cuts    // as the store knows them
 	guessed bool    // owed is: the position on disk was damaged
 	sized   bool    // bytes is known
 

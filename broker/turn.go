@@ -1,8 +1,8 @@
 package broker
 
 // turn is what one goroutine does between two waits. It gathers what has to be
-// done once no lock is held: answers that are due, sessions that may send more,
-// connections to flush. A goroutine ends its turn before it waits for anything,
+// done once no lock is held: answers that are due, sessions that may send more or
+// are owed too much, connections to flush. A goroutine ends its turn before it waits for anything,
 // so nothing gathered is ever left behind.
 type turn struct {
 	b     *Broker
@@ -10,6 +10,7 @@ type turn struct {
 	now   int64           // broker time when the turn began, in nanoseconds
 	kept  []waiter
 	pump  []*session
+	trim  []*session
 	fill  []*session
 	flush []consumer
 
@@ -57,6 +58,9 @@ func (t *turn) end() {
 			s.mu.Lock()
 			s.pump(t)
 			s.mu.Unlock()
+		case len(t.trim) > 0:
+			s := pop(&t.trim)
+			s.trim(t)
 		case len(t.fill) > 0:
 			s := pop(&t.fill)
 			s.refill(t)

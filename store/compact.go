@@ -12,13 +12,29 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// deadShare is how much of a segment nobody may need any more before it is
-// written anew, in quarters: what is written is then a third of what is gained.
-const deadShare = 3
+const (
+	// deadShare is how much of a segment nobody may need any more before it is
+	// written anew, in quarters: what is written is then a third of what is gained.
+	// Where queues have given up what stands behind their positions, half is enough,
+	// because that does not go away by itself.
+	deadShare  = 3
+	givenShare = 2
+)
+
+// Owed says what queues still need of what stands behind their positions.
+type Owed interface {
+	// Keep is for [Store.Rewrite].
+	Keep(seq uint64, o Owner, data []byte) bool
+
+	// Share returns how much of what the queue was owed from first to last it
+	// still is, from 0 to 1.
+	Share(queue uint32, first, last uint64) float64
+}
 
 // Run gives back the space of segments that are mostly dead, from time to time,
-// until ctx is done. It writes nothing while no queue has moved.
-func (s *Store) Run(ctx context.Context) {
+// until ctx is done. It writes nothing while no queue has moved. owed is asked each
+// time what is still needed; what it gives up is on disk.
+func (s *Store) Run(ctx context.Context, owed func() Owed) {
 	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	failed := false
@@ -31,7 +47,7 @@ func (s *Store) Run(ctx context.Context) {
 		if !s.moved.Swap(false) && !failed {
 			continue
 		}
-		_, err := s.Compact(ctx)
+		_, err := s.Compact(ctx, owed())
 		if err != nil && !failed && ctx.Err() == nil {
 			s.log.Error("store: cannot write a mostly dead segment anew; its space comes back later", "error", err)
 		}
@@ -41,9 +57,10 @@ func (s *Store) Run(ctx context.Context) {
 
 // Compact gives back the space of what no queue needs any more: a segment in
 // which nothing is owed is removed, also behind others that are needed; one of
-// which three quarters are dead is written anew. It returns by how many bytes
-// files became shorter.
-func (s *Store) Compact(ctx context.Context) (freed int64, err error) {
+// which three quarters are dead is written anew, or half if queues have given it
+// up, as owed says, which may be nil. It returns by how many bytes files became
+// shorter.
+func (s *Store) Compact(ctx context.Context, owed Owed) (freed int64, err error) {
 	s.mu.Lock()
 	segments := slices.Clone(s.segments)
 	s.mu.Unlock()
@@ -52,7 +69,7 @@ func (s *Store) Compact(ctx context.Context) (freed int64, err error) {
 		if ctx.Err() != nil {
 			return freed, ctx.Err()
 		}
-		n, err := s.compact(segments, i)
+		n, err := s.compact(segments, i, owed)
 		freed += n
 		failures = append(failures, err)
 	}
@@ -60,19 +77,23 @@ func (s *Store) Compact(ctx context.Context) (freed int64, err error) {
 }
 
 // compact deals with one segment.
-func (s *Store) compact(segments []*segment, i int) (freed int64, err error) {
+func (s *Store) compact(segments []*segment, i int, owed Owed) (freed int64, err error) {
 	g := segments[i]
 	spans, err := s.spansOf(g)
 	if err != nil || spans == nil {
 		return 0, s.rewriteFailed(g, err)
 	}
 	size := fileSize(g.path)
-	live := s.live(spans)
+	behind, live := s.live(spans, owed)
+	dead := int64(deadShare)
+	if live < behind {
+		dead = givenShare
+	}
 	switch {
 	case live == 0 && s.mayGo(segments, i):
 		return size, s.removeMiddle(g)
-	case live <= size/4*(4-deadShare) && size > emptySegment+live:
-		r, err := s.Rewrite(g.first, nil)
+	case live <= size/4*(4-dead) && size > emptySegment+live:
+		r, err := s.Rewrite(g.first, keepOf(owed))
 		return r.Before - r.After, err
 	}
 	return 0, nil
@@ -112,9 +133,17 @@ func (s *Store) spansOf(g *segment) (spans map[uint32]span, err error) {
 	return spans, err
 }
 
-// live estimates how many bytes of a segment are still owed. What is owed to two
-// queues counts twice, and the records of a queue are taken to lie evenly.
-func (s *Store) live(spans map[uint32]span) (bytes int64) {
+func keepOf(owed Owed) Keep {
+	if owed == nil {
+		return nil
+	}
+	return owed.Keep
+}
+
+// live estimates how many bytes of a segment stand behind the positions of queues,
+// and how many of them are still owed. What is owed to two queues counts twice, and
+// the records of a queue are taken to lie evenly.
+func (s *Store) live(spans map[uint32]span, owed Owed) (behind, live int64) {
 	acked := s.positions()
 	for id, sp := range spans {
 		from, pending := acked[id]
@@ -125,9 +154,16 @@ func (s *Store) live(spans map[uint32]span) (bytes int64) {
 		if from >= sp.first {
 			all *= float64(sp.last-from) / float64(sp.last-sp.first+1)
 		}
-		bytes += max(int64(all), 1)
+		behind += max(int64(all), 1)
+		if owed != nil {
+			share := owed.Share(id, max(from+1, sp.first), sp.last)
+			if all *= share; share == 0 {
+				continue
+			}
+		}
+		live += max(int64(all), 1)
 	}
-	return bytes
+	return behind, live
 }
 
 // removeMiddle removes a segment in which nothing is owed.

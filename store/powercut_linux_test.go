@@ -131,7 +131,7 @@ func TestProcessThatIsTraced(t *testing.T) {
 		fmt.Println("committed", k)
 		switch {
 		case k%12 == 3:
-			insist(t, "compact", func() error { _, err := s.Compact(t.Context()); return err })
+			insist(t, "compact", func() error { _, err := s.Compact(t.Context(), nil); return err })
 		case k%12 == 8:
 			insist(t, "rewrite", func() error { _, err := s.Rewrite(m.last/2, nil); return err })
 		case k%20 == 19:

@@ -54,7 +54,7 @@ func TestMostlyDeadSegmentsShrink(t *testing.T) {
 	s := openTest(t, dir, Options{SegmentSize: small})
 	twoQueues(t, s, 3000)
 	before := s.Stats()
-	freed, err := s.Compact(t.Context())
+	freed, err := s.Compact(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestMostlyDeadSegmentsShrink(t *testing.T) {
 		t.Errorf("%d bytes in %d files, before %d in %d; it says %d were freed",
 			after.JournalBytes, after.Segments, before.JournalBytes, before.Segments, freed)
 	}
-	if again, err := s.Compact(t.Context()); again != 0 || err != nil {
+	if again, err := s.Compact(t.Context(), nil); again != 0 || err != nil {
 		t.Errorf("a second time it frees %d (%v)", again, err)
 	}
 	want := everyTenth(3000)
@@ -95,7 +95,7 @@ func TestDeadSegmentInTheMiddleIsRemoved(t *testing.T) {
 		b.Queues[0] = Queue{ID: 1, Acked: s.LastSeq() + 100}
 		commit(t, s, b)
 	}
-	if _, err := s.Compact(t.Context()); err != nil {
+	if _, err := s.Compact(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	// The oldest, the newest sealed one, whose queues are a fallback, and the active one.
@@ -151,7 +151,7 @@ func TestRewrittenSegmentIsAFallback(t *testing.T) {
 	}
 	twoQueues(t, s, 1000)
 	segments := segmentsOf(t, dir)
-	if _, err := s.Compact(t.Context()); err != nil {
+	if _, err := s.Compact(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	closeTest(t, s)
@@ -212,7 +212,7 @@ func TestRewriteBesideReadersAndWriter(t *testing.T) {
 	done := make(chan error, 2)
 	go func() {
 		for range 20 {
-			if _, err := s.Compact(t.Context()); err != nil {
+			if _, err := s.Compact(t.Context(), nil); err != nil {
 				done <- err
 				return
 			}

@@ -57,7 +57,7 @@ func TestRandomOperationsMatchTheModel(t *testing.T) {
 		case 1, 2, 3, 4:
 			m.checkRead(t, s)
 		case 5:
-			if _, err := s.Compact(t.Context()); err != nil {
+			if _, err := s.Compact(t.Context(), nil); err != nil {
 				t.Error(err)
 			}
 		}

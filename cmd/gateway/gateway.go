@@ -135,7 +135,7 @@ func (g *gateway) run(ctx context.Context, ready func()) error {
 		}
 	}
 	core := newRoom()
-	core.run(g.store.Run)
+	core.run(func(ctx context.Context) { g.store.Run(ctx, g.broker.StillOwed) })
 	core.run(func(ctx context.Context) { failed("broker", g.broker.Serve(ctx)) })
 	core.run(func(ctx context.Context) {
 		if err := g.clock.Run(ctx); err != nil {
