@@ -54,6 +54,7 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_store_record_bytes_total", "Bytes of the messages written.", func(s *Status) float64 { return float64(s.Store.RecordBytes) }},
 	{"tidegate_store_corrupt_records_total", "Messages lost to damage on the disk.", func(s *Status) float64 { return float64(s.Store.CorruptRecords) }},
 	{"tidegate_store_corrupt_rows_total", "Sessions and retained messages lost to damage on the disk.", func(s *Status) float64 { return float64(s.Store.CorruptRows) }},
+	{"tidegate_store_rewritten_segments_total", "Files of the journal written anew, smaller.", func(s *Status) float64 { return float64(s.Store.RewrittenSegments) }},
 	{"tidegate_store_quarantined_files_total", "Damaged files set aside.", func(s *Status) float64 { return float64(s.Store.QuarantinedFiles) }},
 }
 

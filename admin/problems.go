@@ -29,9 +29,9 @@ func problems(st *Status, unready error) []string {
 			add("adapter %s: %s for %s%s", a.Name, a.State, a.StateAgeSeconds, because(a.LastError))
 		}
 	}
-	if s := st.Store; s.QuarantinedFiles+s.CorruptRecords+s.CorruptRows > 0 {
-		add("store: damage found since the start (files set aside: %d, messages lost: %d, rows lost: %d): see the log, replace the card",
-			s.QuarantinedFiles, s.CorruptRecords, s.CorruptRows)
+	if s := st.Store; s.QuarantinedFiles+s.MissingFiles+s.CorruptRecords+s.CorruptRows > 0 {
+		add("store: damage found since the start (files set aside: %d, files missing: %d, messages lost: %d, rows lost: %d): see the log, replace the card",
+			s.QuarantinedFiles, s.MissingFiles, s.CorruptRecords, s.CorruptRows)
 	}
 	return list
 }

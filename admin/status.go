@@ -85,6 +85,8 @@ type Store struct {
 	CorruptRecords    uint64  `json:"corrupt_records"` // damaged on the disk, and so lost
 	CorruptRows       uint64  `json:"corrupt_rows"`    // likewise, of sessions and retained messages
 	QuarantinedFiles  uint64  `json:"quarantined_files"`
+	MissingFiles      uint64  `json:"missing_files"`      // state.db was not there, and a journal was
+	RewrittenSegments uint64  `json:"rewritten_segments"` // smaller, without what nobody needs
 }
 
 // Status makes the document. It may be called from any goroutine, at any time
@@ -152,6 +154,7 @@ func newStore(s store.Stats, brokerError string) Store {
 		CommitSeconds: Seconds(s.CommitTime.Seconds()), LastCommitSeconds: Seconds(s.LastCommit.Seconds()),
 		Records: s.Records, RecordBytes: s.RecordBytes,
 		CorruptRecords: s.CorruptRecords, CorruptRows: s.CorruptRows, QuarantinedFiles: s.FilesQuarantined,
+		MissingFiles: s.FilesMissing, RewrittenSegments: s.SegmentsRewritten,
 	}
 	if s.LastCommitFailure != nil {
 		doc.Error = cmp.Or(doc.Error, s.LastCommitFailure.Error())

@@ -232,7 +232,7 @@ func TestProblems(t *testing.T) {
 			"bridge cloud: messages dropped since the start because they cannot be carried: 3; check strip and prefix of its rules",
 		}},
 		{"damage stays", func(s *Status) { s.Store.CorruptRows = 2 }, nil, []string{
-			"store: damage found since the start (files set aside: 0, messages lost: 0, rows lost: 2): see the log, replace the card",
+			"store: damage found since the start (files set aside: 0, files missing: 0, messages lost: 0, rows lost: 2): see the log, replace the card",
 		}},
 	}
 	for _, c := range cases {

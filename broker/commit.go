@@ -121,6 +121,10 @@ func (c *committer) commit(t *turn) error {
 		s.saved(t)
 	}
 	c.finish(t, g)
+	if n := c.store.StateRebuilt(); n != c.rebuilt {
+		c.rebuilt = n
+		t.b.saveAll(t)
+	}
 	for _, then := range g.then {
 		then(t, nil)
 	}

@@ -60,6 +60,7 @@ type committer struct {
 	closed    bool
 	failed    error // of the last commit; nil: it went well
 	losses    *lossLedger
+	rebuilt   uint64 // what store.StateRebuilt said last; only whoever commits uses it
 }
 
 // begin gives a message its place in the journal. The caller holds order and

@@ -247,7 +247,7 @@ func (b *Broker) restore() error {
 // damagedRows reports whether the store has found damage that may have cost rows.
 func (b *Broker) damagedRows() bool {
 	st := b.commit.store.Stats()
-	return st.CorruptRows+st.FilesQuarantined > 0
+	return st.CorruptRows+st.FilesQuarantined+st.FilesMissing > 0
 }
 
 // orphan ends a queue that belongs to no session: its session's row is damaged,

@@ -15,8 +15,8 @@
 // also holds the position of every queue, so that a commit is one transaction.
 // docs/format.md describes the bytes and what a crash can leave behind.
 //
-// Damage is an event, not the end. A file that cannot be read is renamed to
-// *.corrupt-<time>, the loss is logged and counted, and the rest goes on. A
-// record whose checksum fails is skipped and counted. bbolt panics on damage and
+// Damage is an event, not the end. Of a damaged file what parses is written anew;
+// the file itself is kept as *.corrupt-<time>, that is logged and counted, and the
+// rest goes on. A record whose checksum fails is skipped and counted. bbolt panics on damage and
 // a shrunken file faults in its memory map; neither leaves this package.
 package store

@@ -321,18 +321,41 @@ func syncDir(dir string) error {
 // quarantine renames the damaged file at path so that nothing opens it again
 // and a person can look at it. It returns the new path.
 func quarantine(path string, now time.Time) (string, error) {
-	name := path + corruptInfix + now.UTC().Format("20060102T150405Z")
-	to := name
-	for i := 2; ; i++ {
-		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		to = name + "-" + strconv.Itoa(i)
-	}
+	to := asideName(path, now)
 	if err := os.Rename(path, to); err != nil {
 		return "", fmt.Errorf("move damaged file aside: %w", err)
 	}
 	return to, syncDir(filepath.Dir(path))
+}
+
+// replaceDamaged puts the file tmp in the place of the damaged one at path, which
+// is kept beside it, and returns under which name. At no moment is there no file
+// at path, if the file system has hard links.
+func replaceDamaged(path, tmp string, now time.Time) (kept string, err error) {
+	kept = asideName(path, now)
+	if err := os.Link(path, kept); errors.Is(err, fs.ErrNotExist) {
+		kept = ""
+	} else if err != nil {
+		if err := os.Rename(path, kept); err != nil {
+			return "", fmt.Errorf("move damaged file aside: %w", err)
+		}
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return kept, err
+	}
+	return kept, syncDir(filepath.Dir(path))
+}
+
+// asideName is a name for the damaged file at path that no file has.
+func asideName(path string, now time.Time) string {
+	name := path + corruptInfix + now.UTC().Format("20060102T150405Z")
+	to := name
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			return to
+		}
+		to = name + "-" + strconv.Itoa(i)
+	}
 }
 
 // segmentPath is where the segment that starts with the record first lives.

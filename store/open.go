@@ -40,11 +40,13 @@ func (s *Store) openJournal() error {
 		if !isCorrupt(err) {
 			return err
 		}
-		lost = max(lost, g.first)
-		if err := s.setAside(g.path, err, "the records in it are lost; positions fall back to the segment before, so messages may arrive twice"); err != nil {
+		placed, err := s.dealWithNewest(g, err)
+		if err != nil {
 			return err
 		}
-		s.unchain(g)
+		if !placed {
+			lost = max(lost, g.first)
+		}
 	}
 	if lost > s.last {
 		s.last = lost + lossGap
@@ -54,6 +56,23 @@ func (s *Store) openJournal() error {
 	}
 	s.tail.sealed = s.tail.sealed || lost >= s.tail.segment.first
 	return nil
+}
+
+// dealWithNewest makes something of the damaged newest segment g that can be
+// opened, or takes it out of the chain. placed says that nothing of it is lost.
+func (s *Store) dealWithNewest(g *segment, damage error) (placed bool, err error) {
+	if placed, err = s.putInPlace(g); placed || err != nil {
+		return placed, err
+	}
+	ok, err := s.repairNewest(g, damage)
+	if ok || err != nil {
+		return false, err
+	}
+	err = s.setAside(g.path, damage, "the records in it are lost; positions fall back to the segment before, so messages may arrive twice")
+	if err == nil {
+		s.unchain(g)
+	}
+	return false, err
 }
 
 // startJournal creates the first segment, or the first after all were lost.
@@ -87,8 +106,12 @@ func (s *Store) listJournal() (lost uint64, leftovers []string, err error) {
 			}
 		}
 	}
-	slices.SortFunc(s.segments, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
+	sortSegments(s.segments)
 	return lost, leftovers, nil
+}
+
+func sortSegments(list []*segment) {
+	slices.SortFunc(list, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
 }
 
 // openNewest opens g for writing and takes over what it says.
@@ -137,14 +160,11 @@ type newestLoader struct {
 func (l *newestLoader) load(tx *bolt.Tx) error {
 	l.tail.txid = tx.ID()
 	l.tail.sealed = tx.Bucket([]byte(summaryBucket)) != nil
-	if err := checkFirst(tx, l.tail.segment.first); err != nil {
+	if err := errors.Join(checkFirst(tx, l.tail.segment.first), checkBuckets(tx)); err != nil {
 		return err
 	}
 	if err := l.loadQueues(tx.Bucket([]byte(queuesBucket))); err != nil {
 		return err
-	}
-	if tx.Bucket([]byte(marksBucket)) == nil {
-		return errors.New("it has no marks")
 	}
 	if err := allRecords(tx, l.last, math.MaxUint64, l.record); err != nil {
 		return err

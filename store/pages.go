@@ -46,7 +46,9 @@ type pageWalk struct {
 	skip func(bucket []byte) bool
 }
 
-// newPageWalk reads the newer sound meta page of f.
+// newPageWalk reads the newer meta page of f. If one of the two is damaged it may be
+// the newer: bbolt would go back to the one before, and the last commit be lost
+// without a word.
 func newPageWalk(f *os.File) (*pageWalk, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -66,6 +68,7 @@ func readMetas(f io.ReaderAt) (*pageWalk, error) {
 	var (
 		best  *pageWalk
 		newer uint64
+		sound int
 	)
 	for i := range 2 {
 		page := make([]byte, pageHeader+metaSize)
@@ -75,12 +78,16 @@ func readMetas(f io.ReaderAt) (*pageWalk, error) {
 			}
 			return nil, err
 		}
-		if w, tx := readMeta(page[pageHeader:]); w != nil && (best == nil || tx > newer) {
+		w, tx := readMeta(page[pageHeader:])
+		if w != nil {
+			sound++
+		}
+		if w != nil && (best == nil || tx > newer) {
 			best, newer = w, tx
 		}
 	}
-	if best == nil {
-		return nil, errors.New("no sound meta page")
+	if sound < 2 {
+		return nil, fmt.Errorf("of its two meta pages %d are sound", sound)
 	}
 	best.file = f
 	return best, nil

@@ -62,9 +62,10 @@ func (c *chunk) reset() {
 // may run beside Commit and other Reads, and fn may call the store. It sees what
 // was committed before it began.
 //
-// Records whose checksum fails are skipped, logged and counted. If a segment
-// cannot be read, Read sets it aside and returns a CorruptError with the first
-// record that is lost; the same Read again goes on behind it.
+// Records whose checksum fails are skipped, logged and counted. If a segment is
+// damaged, what parses of it is written anew, the damaged file is set aside, and
+// Read goes on. For the segment that takes records Read returns a CorruptError; it
+// is repaired when it was read again after the next Commit.
 func (s *Store) Read(queue uint32, after, upTo uint64, fn func(seq uint64, tag uint32, data []byte) bool) error {
 	c := s.bufs.Get().(*chunk)
 	defer s.bufs.Put(c)
@@ -86,7 +87,7 @@ func (s *Store) Read(queue uint32, after, upTo uint64, fn func(seq uint64, tag u
 		if err == nil {
 			continue
 		}
-		if err = s.readFailed(g, after, err); err != nil {
+		if err = s.readFailed(g, err); err != nil {
 			return fmt.Errorf("read queue %d: %w", queue, err)
 		}
 	}
@@ -220,10 +221,8 @@ func eachRecord(h *handle, tx *bolt.Tx, after, limit uint64, fn func(key, value 
 		if first > limit {
 			break
 		}
-		if h != nil {
-			if err := h.checkPart(first, part); err != nil {
-				return err
-			}
+		if err := h.checkPart(first, part); err != nil {
+			return err
 		}
 		cur := part.Cursor()
 		for k, v := cur.Seek(seqKey(after + 1)); k != nil; k, v = cur.Next() {
@@ -292,10 +291,10 @@ func nextPart(tx *bolt.Tx, name []byte) []byte {
 
 func validPart(name []byte) bool { return isPart(name) && len(name) == len(partPrefix)+8 }
 
-// readFailed deals with a segment that could not be read behind the record
-// after. It returns nil if the segment was removed in the meantime, which is no
-// failure.
-func (s *Store) readFailed(g *segment, after uint64, err error) error {
+// readFailed deals with a segment that could not be read. It returns nil if what
+// can be read of it can be read now, or if it was removed in the meantime, which
+// is no failure.
+func (s *Store) readFailed(g *segment, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) && !isCorrupt(err) {
 		return err
 	}
@@ -307,13 +306,8 @@ func (s *Store) readFailed(g *segment, after uint64, err error) error {
 		return nil
 	}
 	if g == s.tail.segment {
-		s.tail.suspect = true // the next commit starts another segment; then this one can go
+		s.tail.suspect = true // the next commit starts another segment; then this one can be repaired
 		return err
 	}
-	if err := s.setAside(g.path, err, "the records in it are lost"); err != nil {
-		return err
-	}
-	s.unchain(g)
-	s.pool.drop(g)
-	return &CorruptError{Path: g.path, Seq: max(g.first, after+1), Err: err}
+	return s.repair(g, err)
 }

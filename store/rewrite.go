@@ -57,11 +57,15 @@ func (s *Store) Rewrite(seq uint64, keep Keep) (Rewritten, error) {
 	return w.result, nil
 }
 
-// rewriteFailed deals with damage if it is that of g, and not of the new file.
+// rewriteFailed deals with damage if it is that of g, and not of the new file. What
+// parses of g can be rewritten another time.
 func (s *Store) rewriteFailed(g *segment, err error) error {
 	var damage *CorruptError
-	if errors.As(err, &damage) && damage.Path == g.path || errors.Is(err, fs.ErrNotExist) {
-		return s.readFailed(g, 0, err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.readFailed(g, err)
+	case errors.As(err, &damage) && damage.Path == g.path:
+		return errors.Join(err, s.readFailed(g, err))
 	}
 	return err
 }
@@ -94,6 +98,13 @@ func (s *Store) sealedAt(seq uint64) (g *segment, last uint64, err error) {
 		}
 	}
 	return nil, 0, ErrActive
+}
+
+// lastOf returns the last number that belongs to the sealed segment g.
+func (s *Store) lastOf(g *segment) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.segments[slices.Index(s.segments, g)+1].first - 1
 }
 
 // positions returns up to where each queue has released the records. One that
@@ -341,8 +352,8 @@ var errGone = errors.New("nobody needs it any more")
 
 // replace makes readers open the file of g again, which has changed and now holds
 // spans.
-func (s *Store) replace(g *segment, spans map[uint32]span) {
-	next := &segment{path: g.path, first: g.first, spans: spans}
+func (s *Store) replace(g *segment, spans map[uint32]span) (next *segment) {
+	next = &segment{path: g.path, first: g.first, spans: spans}
 	if len(next.spans) > keepSpans {
 		next.spans = nil
 	}
@@ -350,4 +361,5 @@ func (s *Store) replace(g *segment, spans map[uint32]span) {
 	s.segments[slices.Index(s.segments, g)] = next
 	s.mu.Unlock()
 	s.pool.drop(g)
+	return next
 }

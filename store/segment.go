@@ -1,6 +1,8 @@
 package store
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -25,6 +27,8 @@ type segment struct {
 	refs   int
 	used   uint64 // when it was last acquired, on the pool's clock
 	gone   bool   // to be closed by the last holder
+
+	salvaged bool // it is what parsed of a damaged one; guarded by Store.commit
 }
 
 // handle is an open segment.
@@ -81,7 +85,7 @@ func (p *pool) acquire(s *segment) (*handle, error) {
 			break
 		}
 		if len(p.open) < p.max || p.evictLocked() {
-			f, err := openFile(s.path, bolt.Options{ReadOnly: true}, isPart)
+			f, err := openSegment(s.path, s.first)
 			if err != nil {
 				return nil, err
 			}
@@ -95,6 +99,20 @@ func (p *pool) acquire(s *segment) (*handle, error) {
 	s.used = p.clock
 	s.refs++
 	return s.handle, nil
+}
+
+// openSegment opens a segment for reading.
+func openSegment(path string, first uint64) (*boltFile, error) {
+	f, err := openFile(path, bolt.Options{ReadOnly: true}, isPart)
+	if err != nil {
+		return nil, err
+	}
+	err = f.view(func(tx *bolt.Tx) error { return errors.Join(checkFirst(tx, first), checkBuckets(tx)) })
+	if err != nil {
+		f.close()
+		return nil, openError(path, err)
+	}
+	return f, nil
 }
 
 // evictLocked closes the open segment that was not used for longest.
@@ -163,9 +181,12 @@ func (p *pool) close() {
 func isPart(bucket []byte) bool { return strings.HasPrefix(string(bucket), partPrefix) }
 
 // checkPart walks the pages of one part of the records before bbolt reads it,
-// once per opening.
+// once per opening. A nil h is that of a file whose pages were all walked.
 func (h *handle) checkPart(first uint64, b *bolt.Bucket) error {
-	if h.written || b.RootPage() == 0 {
+	if h == nil {
+		return checkStart(first, b)
+	}
+	if h.written {
 		return nil
 	}
 	h.mu.Lock()
@@ -173,15 +194,60 @@ func (h *handle) checkPart(first uint64, b *bolt.Bucket) error {
 	if _, ok := h.sound[first]; ok {
 		return nil
 	}
-	w, err := newPageWalk(h.file)
-	if err == nil {
-		err = w.bucket(uint64(b.RootPage()))
-	}
-	if err != nil {
+	if err := h.walkPart(first, b); err != nil {
 		return &CorruptError{Path: h.path, Seq: first, Err: err}
 	}
 	h.sound[first] = struct{}{}
 	return nil
+}
+
+func (h *handle) walkPart(first uint64, b *bolt.Bucket) error {
+	if b.RootPage() != 0 {
+		w, err := newPageWalk(h.file)
+		if err == nil {
+			err = w.bucket(uint64(b.RootPage()))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return checkStart(first, b)
+}
+
+// checkStart compares the name of a part with what it holds: names have no
+// checksum.
+func checkStart(first uint64, part *bolt.Bucket) error {
+	if k, _ := part.Cursor().First(); string(k) != string(seqKey(first)) {
+		return fmt.Errorf("the part %x starts with record %x", first, k)
+	}
+	return nil
+}
+
+// checkBuckets fails if a segment has other buckets than it should.
+func checkBuckets(tx *bolt.Tx) error {
+	missing := map[string]bool{metaBucket: true, queuesBucket: true, marksBucket: true}
+	err := tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+		delete(missing, string(name))
+		switch {
+		case validPart(name):
+			if b.RootPage() == 0 {
+				return checkStart(binary.BigEndian.Uint64(name[len(partPrefix):]), b)
+			}
+			return nil
+		case isFixed(string(name)):
+			return nil
+		}
+		return fmt.Errorf("it has %q, which no segment has", name)
+	})
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("of its buckets %d are missing", len(missing))
+	}
+	return err
+}
+
+// isFixed reports whether every segment may have a bucket of that name.
+func isFixed(name string) bool {
+	return name == metaBucket || name == queuesBucket || name == marksBucket || name == summaryBucket
 }
 
 // view runs fn in a read transaction on s.

@@ -7,19 +7,27 @@ import (
 	"path/filepath"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // openState opens state.db, whose lock is the lock of the whole directory.
 func (s *Store) openState() error {
 	path := filepath.Join(s.dir, stateName)
 	f, err := openFile(path, bolt.Options{}, nil)
-	if isCorrupt(err) {
-		if err := s.setAside(path, err, "sessions, subscriptions and retained messages start empty"); err != nil {
-			return err
+	if err == nil {
+		if err = f.view(isState); err != nil {
+			f.close()
+			err = openError(path, err)
 		}
-		err = fs.ErrNotExist
+	}
+	if isCorrupt(err) && inUse(path) { // its pages change while they are walked
+		return openError(path, bolterrors.ErrTimeout)
+	}
+	if isCorrupt(err) {
+		f, err = s.rebuildState(err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
+		s.reportMissing(path)
 		f, err = createFile(path, bolt.Options{}, func(*bolt.Tx) error { return nil })
 	}
 	if err != nil {
@@ -29,10 +37,43 @@ func (s *Store) openState() error {
 	return syncDir(s.dir) // also of a process that crashed before it could
 }
 
+// reportMissing says so if state.db is not there, and a journal is.
+func (s *Store) reportMissing(path string) {
+	segments, _ := filepath.Glob(filepath.Join(s.journal(), "*"+segSuffix))
+	if len(segments) == 0 {
+		return
+	}
+	s.log.Error("store: state.db is missing; sessions, subscriptions and retained messages start empty", "file", path)
+	s.mu.Lock()
+	s.stats.FilesMissing++
+	s.mu.Unlock()
+}
+
+// isState fails for a segment that has got the name of state.db.
+func isState(tx *bolt.Tx) error {
+	if tx.Bucket([]byte(metaBucket)).Get([]byte(firstKey)) != nil {
+		return errors.New("it is a segment of the journal")
+	}
+	return nil
+}
+
 // commitRows makes rows durable in one transaction. If state.db turns out to be
-// damaged, it refuses them until the store is opened again, which sets it aside.
+// damaged, it is written anew first.
 func (s *Store) commitRows(rows []Row) error {
-	err := s.state.update(func(tx *bolt.Tx) error {
+	err := s.putRows(rows)
+	if isCorrupt(err) {
+		if err = s.healState(err); err == nil {
+			err = s.putRows(rows)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("commit to %q: %w", s.state.path, err)
+	}
+	return nil
+}
+
+func (s *Store) putRows(rows []Row) error {
+	return s.state.update(func(tx *bolt.Tx) error {
 		for _, r := range rows {
 			b, err := tx.CreateBucketIfNotExists([]byte(r.Table))
 			if err != nil {
@@ -44,13 +85,21 @@ func (s *Store) commitRows(rows []Row) error {
 		}
 		return nil
 	})
-	if isCorrupt(err) {
-		return fmt.Errorf("commit rows; restart to set the file aside and go on: %w", err)
-	}
+}
+
+// healState goes on with a state.db that has what parses of the damaged one. The
+// caller holds commit.
+func (s *Store) healState(damage error) error {
+	f, err := s.rebuildState(damage)
 	if err != nil {
-		return fmt.Errorf("commit to %q: %w", s.state.path, err)
+		return err
 	}
-	return nil
+	s.mu.Lock()
+	old := s.state
+	s.state = f
+	s.stats.StateRebuilt++
+	s.mu.Unlock()
+	return old.close()
 }
 
 // putRow stores or deletes r.
@@ -73,15 +122,38 @@ func (s *Store) Marks(fn func(key, value []byte) error) error {
 	return s.eachRow(marksBucket, s.viewActive, fn)
 }
 
+// viewState runs fn, and once more if state.db has to be written anew first.
 func (s *Store) viewState(fn func(path string, tx *bolt.Tx) error) error {
-	if s.isClosed() {
-		return ErrClosed
+	for healed := false; ; healed = true {
+		s.mu.Lock()
+		closed, state := s.closed, s.state
+		s.mu.Unlock()
+		if closed {
+			return ErrClosed
+		}
+		err := state.view(func(tx *bolt.Tx) error { return fn(state.path, tx) })
+		switch {
+		case err == nil:
+			return nil
+		case s.isClosed():
+			return ErrClosed
+		case healed || !isCorrupt(err):
+			return err
+		}
+		if err := s.healOnce(state, err); err != nil {
+			return err
+		}
 	}
-	err := s.state.view(func(tx *bolt.Tx) error { return fn(s.state.path, tx) })
-	if err != nil && s.isClosed() {
-		return ErrClosed
+}
+
+// healOnce heals what whoever commits has not healed yet.
+func (s *Store) healOnce(damaged *boltFile, damage error) error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if s.state != damaged || s.isClosed() {
+		return nil
 	}
-	return err
+	return s.healState(damage)
 }
 
 func (s *Store) isClosed() bool {
@@ -108,8 +180,8 @@ func (s *Store) eachRow(table string, view func(func(string, *bolt.Tx) error) er
 	defer s.bufs.Put(c)
 	var after []byte
 	for more := true; more; {
-		c.reset()
 		err := view(func(path string, tx *bolt.Tx) error {
+			c.reset()
 			more = c.copyRows(path, tx.Bucket([]byte(table)), after)
 			return nil
 		})

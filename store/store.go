@@ -101,6 +101,9 @@ type Stats struct {
 	CorruptRecords    uint64        // skipped because their checksum fails
 	CorruptRows       uint64        // likewise, of state.db, marks and queues
 	FilesQuarantined  uint64        // renamed to *.corrupt-<time>
+	FilesMisplaced    uint64        // of the journal, which had another's name
+	FilesMissing      uint64        // state.db was not there, and a journal was
+	StateRebuilt      uint64        // state.db was written anew while the store was open; rows may be lost
 	LastCommitFailure error         // nil after a commit that worked
 }
 
@@ -182,6 +185,14 @@ func (s *Store) LastSeq() uint64 {
 	return s.last
 }
 
+// StateRebuilt returns how often state.db was written anew since the store was
+// opened. Each time rows may have been lost: whoever has them commits them again.
+func (s *Store) StateRebuilt() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats.StateRebuilt
+}
+
 // Queues returns all queues as last committed, in order of their ID.
 func (s *Store) Queues() []Queue {
 	s.mu.Lock()
@@ -227,12 +238,17 @@ func (s *Store) setAside(path string, damage error, meaning string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	s.log.Error("store: damaged file set aside; "+meaning, "file", path, "kept_as", to, "damage", damage)
+	s.reportAside(path, to, damage, meaning)
+	return nil
+}
+
+// reportAside counts and logs a damaged file that is kept under another name.
+func (s *Store) reportAside(path, kept string, damage error, meaning string) {
+	s.log.Error("store: damaged file set aside; "+meaning, "file", path, "kept_as", kept, "damage", damage)
 	s.mu.Lock()
-	s.aside += fileSize(to)
+	s.aside += fileSize(kept)
 	s.stats.FilesQuarantined++
 	s.mu.Unlock()
-	return nil
 }
 
 // reportRecords counts and logs damaged records, each once.

@@ -257,7 +257,7 @@ func (v *verifier) loadQueues(path string, tx *bolt.Tx) {
 
 // records checks the records of g and compares them with its summary.
 func (v *verifier) records(g *segment, limit uint64, tx *bolt.Tx) error {
-	if err := checkFirst(tx, g.first); err != nil {
+	if err := errors.Join(checkFirst(tx, g.first), checkBuckets(tx)); err != nil {
 		return err
 	}
 	spans, damaged := make(map[uint32]span), false
