@@ -93,6 +93,7 @@ func (s *Store) nameJournal() error {
 	if !s.unnamed {
 		return nil
 	}
+	s.wore(wearSegments, Wear{Syncs: 1})
 	if err := syncDir(s.journal()); err != nil {
 		return err
 	}
@@ -128,6 +129,7 @@ func (s *Store) commitJournal(b *Batch) error {
 		txid = tx.ID()
 		return errors.Join(s.putRecords(tx, &t, b.Records), putQueues(tx, b.Queues), putMarks(tx, b.Marks))
 	})
+	s.shareWear(t.file.spent(), b.given())
 	if err != nil {
 		s.doubt(err)
 		return fmt.Errorf("commit to %q: %w", t.file.path, err)

@@ -47,6 +47,7 @@ type boltFile struct {
 	// unsettled is set while the disk may hold older meta pages than the kernel's
 	// cache shows. Only whoever writes uses it.
 	unsettled bool
+	wear      Wear // not yet asked for by spent; likewise
 
 	// fault is set by the first panic. bbolt may then hold locks for ever, so it
 	// is never called again for this file.
@@ -160,7 +161,7 @@ func (f *boltFile) update(fn func(*bolt.Tx) error) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
-		err = tx.Commit()
+		err = f.commit(tx)
 		f.unsettled = err != nil
 		return err
 	})
@@ -181,6 +182,7 @@ func (f *boltFile) settle() error {
 	if _, err := f.file.WriteAt(meta, 0); err != nil {
 		return err
 	}
+	f.wear = f.wear.plus(Wear{Bytes: uint64(len(meta)), Syncs: 1})
 	if err := f.file.Sync(); err != nil {
 		return err
 	}
@@ -264,6 +266,7 @@ func writeAside(tmp string, o bolt.Options, fill func(*boltFile) error) (*boltFi
 	f := &boltFile{path: tmp}
 	err := f.open(tmp, o, os.O_CREATE|os.O_EXCL)
 	if err == nil {
+		f.wear = Wear{Bytes: 4 * pageSize, Syncs: 1} // with which bbolt begins
 		err = fill(f)
 	}
 	if err != nil {

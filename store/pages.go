@@ -44,6 +44,10 @@ type pageWalk struct {
 	seen []bool   // by page; every page has one parent
 	bufs [][]byte // by depth, reused
 	skip func(bucket []byte) bool
+
+	// exact is set in parts: nothing is ever deleted from them, so a branch says of
+	// each child with which key it starts. Another key would hide records.
+	exact bool
 }
 
 // newPageWalk reads the newer meta page of f. If one of the two is damaged it may be
@@ -224,7 +228,7 @@ func element(rest []byte, leaf bool) (e pageElem, err error) {
 }
 
 func (w *pageWalk) branch(page []byte, depth int, lo, hi []byte) error {
-	elems, err := elements(page, lo, hi)
+	elems, err := w.elements(page, lo, hi)
 	if err != nil {
 		return err
 	}
@@ -244,7 +248,7 @@ func (w *pageWalk) branch(page []byte, depth int, lo, hi []byte) error {
 }
 
 func (w *pageWalk) leaf(page []byte, depth int, lo, hi []byte) error {
-	elems, err := elements(page, lo, hi)
+	elems, err := w.elements(page, lo, hi)
 	if err != nil {
 		return err
 	}
@@ -252,11 +256,23 @@ func (w *pageWalk) leaf(page []byte, depth int, lo, hi []byte) error {
 		if !e.bucket || w.skip != nil && w.skip(e.key) {
 			continue
 		}
-		if err := w.nested(e.value, depth); err != nil {
+		w.exact = isPart(e.key)
+		err := w.nested(e.value, depth)
+		w.exact = false
+		if err != nil {
 			return fmt.Errorf("bucket %q: %w", e.key, err)
 		}
 	}
 	return nil
+}
+
+// elements does so, and if w is exact, holds the first key against lo.
+func (w *pageWalk) elements(page, lo, hi []byte) ([]pageElem, error) {
+	elems, err := elements(page, lo, hi)
+	if err == nil && w.exact && lo != nil && (len(elems) == 0 || !bytes.Equal(elems[0].key, lo)) {
+		err = fmt.Errorf("page %d: does not start with key %x", binary.NativeEndian.Uint64(page), lo)
+	}
+	return elems, err
 }
 
 // nested walks the bucket whose header is value. A small one is a page inside it.

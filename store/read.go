@@ -65,7 +65,9 @@ func (c *chunk) reset() {
 // Records whose checksum fails are skipped, logged and counted. If a segment is
 // damaged, what parses of it is written anew, the damaged file is set aside, and
 // Read goes on. For the segment that takes records Read returns a CorruptError; it
-// is repaired when it was read again after the next Commit.
+// is repaired when it was read again after the next Commit. A store that is open for
+// reading only passes over the segment and returns a CorruptError with the first
+// record that it does; the same Read again goes on behind it.
 func (s *Store) Read(queue uint32, after, upTo uint64, fn func(seq uint64, tag uint32, data []byte) bool) error {
 	c := s.bufs.Get().(*chunk)
 	defer s.bufs.Put(c)
@@ -87,7 +89,7 @@ func (s *Store) Read(queue uint32, after, upTo uint64, fn func(seq uint64, tag u
 		if err == nil {
 			continue
 		}
-		if err = s.readFailed(g, err); err != nil {
+		if err = s.readFailed(g, after, err); err != nil {
 			return fmt.Errorf("read queue %d: %w", queue, err)
 		}
 	}
@@ -291,10 +293,10 @@ func nextPart(tx *bolt.Tx, name []byte) []byte {
 
 func validPart(name []byte) bool { return isPart(name) && len(name) == len(partPrefix)+8 }
 
-// readFailed deals with a segment that could not be read. It returns nil if what
+// readFailed deals with a segment that could not be read behind the record after. It returns nil if what
 // can be read of it can be read now, or if it was removed in the meantime, which
 // is no failure.
-func (s *Store) readFailed(g *segment, err error) error {
+func (s *Store) readFailed(g *segment, after uint64, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) && !isCorrupt(err) {
 		return err
 	}
@@ -308,6 +310,12 @@ func (s *Store) readFailed(g *segment, err error) error {
 	if g == s.tail.segment {
 		s.tail.suspect = true // the next commit starts another segment; then this one can be repaired
 		return err
+	}
+	if s.readOnly {
+		s.passOver(g.path, err)
+		s.unchain(g)
+		s.pool.drop(g)
+		return &CorruptError{Path: g.path, Seq: max(g.first, after+1), Err: err}
 	}
 	return s.repair(g, err)
 }

@@ -137,7 +137,7 @@ func (s *Store) writeSalvaged(g *segment, v *salvage, damage error, seqs []uint6
 		return errors.Join(err, w.putSalvaged(f, v, seqs), f.update(func(tx *bolt.Tx) error { return putSummary(tx, w.spans) }))
 	})
 	if err == nil {
-		_, err = finishFile(f)
+		_, err = s.finishFile(f)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("salvage %q: %w", g.path, err)
@@ -212,6 +212,7 @@ func (s *Store) rebuildState(damage error) (*boltFile, error) {
 		return nil, fmt.Errorf("write %q anew: %w", path, err)
 	}
 	f.path = path
+	s.wore(wearRewrite, f.spent())
 	err = s.replaceDamaged(path, path+tmpSuffix, damage, fmt.Sprintf("what parses of it is kept: %d rows of sessions, subscriptions, retained messages and the loss ledger", rows))
 	if err != nil {
 		f.close()

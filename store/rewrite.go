@@ -63,9 +63,9 @@ func (s *Store) rewriteFailed(g *segment, err error) error {
 	var damage *CorruptError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s.readFailed(g, err)
+		return s.readFailed(g, 0, err)
 	case errors.As(err, &damage) && damage.Path == g.path:
-		return errors.Join(err, s.readFailed(g, err))
+		return errors.Join(err, s.readFailed(g, 0, err))
 	}
 	return err
 }
@@ -141,7 +141,7 @@ func (w *rewriter) run() error {
 	if err != nil {
 		return err
 	}
-	w.result.After, err = finishFile(f)
+	w.result.After, err = w.store.finishFile(f)
 	if err == nil {
 		err = w.store.exchange(w.from, tmp, w.spans)
 	}
@@ -153,7 +153,8 @@ func (w *rewriter) run() error {
 
 // finishFile closes f, cuts off the pages it does not use, and syncs it once,
 // which its transactions have not.
-func finishFile(f *boltFile) (size int64, err error) {
+func (s *Store) finishFile(f *boltFile) (size int64, err error) {
+	s.wore(wearRewrite, f.spent().plus(Wear{Syncs: 1}))
 	err = f.view(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
 	if err = errors.Join(err, f.close()); err != nil {
 		return 0, err

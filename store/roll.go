@@ -84,6 +84,7 @@ func (s *Store) seal() error {
 		txid = tx.ID()
 		return putSummary(tx, t.segment.spans) // only the writer changes them
 	})
+	s.wore(wearSegments, t.file.spent())
 	if err != nil {
 		s.doubt(err)
 		return fmt.Errorf("seal %q: %w", t.file.path, err)
@@ -130,8 +131,12 @@ func (s *Store) createSegment(first uint64, marks *bolt.Bucket) (tail, error) {
 		t.txid = tx.ID()
 		return s.putSnapshot(tx, first, marks)
 	})
+	if err != nil {
+		return t, err
+	}
+	s.wore(wearSegments, f.spent())
 	t.file = f
-	return t, err
+	return t, nil
 }
 
 func (s *Store) putSnapshot(tx *bolt.Tx, first uint64, marks *bolt.Bucket) error {

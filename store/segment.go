@@ -205,6 +205,7 @@ func (h *handle) walkPart(first uint64, b *bolt.Bucket) error {
 	if b.RootPage() != 0 {
 		w, err := newPageWalk(h.file)
 		if err == nil {
+			w.exact = true
 			err = w.bucket(uint64(b.RootPage()))
 		}
 		if err != nil {

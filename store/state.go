@@ -34,6 +34,7 @@ func (s *Store) openState() error {
 		return err
 	}
 	s.state = f
+	s.wore(wearSegments, f.spent())
 	return syncDir(s.dir) // also of a process that crashed before it could
 }
 
@@ -73,7 +74,7 @@ func (s *Store) commitRows(rows []Row) error {
 }
 
 func (s *Store) putRows(rows []Row) error {
-	return s.state.update(func(tx *bolt.Tx) error {
+	err := s.state.update(func(tx *bolt.Tx) error {
 		for _, r := range rows {
 			b, err := tx.CreateBucketIfNotExists([]byte(r.Table))
 			if err != nil {
@@ -85,6 +86,8 @@ func (s *Store) putRows(rows []Row) error {
 		}
 		return nil
 	})
+	s.shareWear(s.state.spent(), givenRows(rows))
+	return err
 }
 
 // healState goes on with a state.db that has what parses of the damaged one. The

@@ -71,6 +71,7 @@ type Store struct {
 	queues   map[uint32]Queue
 	corrupt  map[uint64]struct{} // records reported as damaged, at most maxReported
 	stats    Stats
+	wear     map[string]Wear
 	aside    int64 // bytes of files set aside
 	closed   bool
 
@@ -130,6 +131,7 @@ func newStore(dir string, o Options) *Store {
 	s := &Store{
 		dir: dir, size: o.SegmentSize, every: cmp.Or(o.CompactInterval, time.Minute), log: o.Log, pool: newPool(),
 		queues: make(map[uint32]Queue), corrupt: make(map[uint64]struct{}),
+		wear: make(map[string]Wear),
 	}
 	s.bufs.New = func() any { return new(chunk) }
 	return s
