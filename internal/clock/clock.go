@@ -24,6 +24,10 @@ const (
 	// maxSpans bounds what is remembered of earlier starts and corrections.
 	maxSpans = 64
 
+	// slack is how much earlier than it was made a stamp can look when it has
+	// been on disk: what is stored is relative to two readings of the time.
+	slack = 100 * time.Millisecond
+
 	// drift is how far the system's clock may be from what we have taken it
 	// for, before that is taken anew.
 	drift = 500 * time.Millisecond
@@ -125,9 +129,10 @@ func (c *Clock) open() error {
 		c.first = max(c.first, c.state.Line+int64(saveInterval))
 	}
 	c.first += int64(time.Millisecond) - c.first%int64(time.Millisecond) // stamps may be cut to milliseconds
+	c.first += int64(slack)
 	c.state.Clean = false
 	c.state.Boot++
-	c.begin(c.first, now.UnixNano()-c.first, Unsynced)
+	c.begin(c.first-int64(slack), now.UnixNano()-c.first, Unsynced)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}

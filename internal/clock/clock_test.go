@@ -102,6 +102,16 @@ func TestStepsOfTheClock(t *testing.T) {
 	})
 }
 
+func TestAStampOfTheFirstMomentBelongsToTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &board{t: t, dir: t.TempDir()}
+		b.boot()
+		time.Sleep(time.Minute)
+		c := b.boot()
+		b.want(c, c.Now().Add(-time.Millisecond), time.Now(), Unsynced, 2)
+	})
+}
+
 func TestTheLineNeverGoesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &board{t: t, dir: t.TempDir(), ahead: decades}

@@ -1,8 +1,8 @@
 // Package e2e tests the gateway from outside: the real binary in a process of
-// its own, sensors over ptys, and as the broker upstream Debian's
-// mosquitto and RabbitMQ, and NATS.
+// its own, sensors over ptys, and as the broker upstream Debian's mosquitto and
+// RabbitMQ, and NATS.
 //
-// There are six nouns. A gateway is the process, which can be killed and
+// There are seven nouns. A gateway is the process, which can be killed and
 // started again on the same data. A sensor writes numbered lines at the rate of
 // a serial line. The upstream is everything behind the uplink: a proxy that plays
 // the network, a tap, mosquitto, and a collector that subscribes to all of it. A
@@ -10,7 +10,8 @@
 // the packets between bridge and server, so the truth about what upstream has
 // taken is each PUBLISH that the server has answered with PUBACK. A ledger is what
 // somebody has seen of numbered messages: which, how often, and in which order for
-// the first time.
+// the first time. A board is what takes a month: the gateway's rooms in the
+// process of the test, in virtual time, on a machine whose clock is wrong.
 //
 // TIDEGATE_SEED repeats the random points of a run. TIDEGATE_E2E=full sends ten
 // times as many messages and talks to all servers; scripts/e2e sets it. The lines
