@@ -70,7 +70,7 @@ func (b *board) boot(cfg bridge.Config, sensor adapters.Adapter) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	b.endCore = cancel
-	b.core.Go(func() { st.Run(ctx) })
+	b.core.Go(func() { st.Run(ctx, br.StillOwed) })
 	b.core.Go(func() { b.must(br.Serve(ctx)) })
 	b.core.Go(func() { b.must(time.Run(ctx)) })
 	b.must(up.Declare(ctx))
