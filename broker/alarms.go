@@ -7,7 +7,7 @@ import (
 )
 
 // alarms do things at a time to come: end a session that stayed away, publish a
-// will that was held back. There is one of each kind for a session, so their
+// will that was held back, look for messages that are too old. There is one of each kind for a session, so their
 // number is bounded.
 type alarms struct {
 	mu   sync.Mutex
@@ -25,6 +25,7 @@ type alarmKind byte
 const (
 	sessionExpires alarmKind = iota
 	willIsDue
+	queueAges
 )
 
 type alarm struct {

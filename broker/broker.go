@@ -30,7 +30,8 @@ type Options struct {
 
 	// Line is the time that is stored with messages: it must never go back,
 	// nor over a restart, and never jump, or stored messages expire early. Then
-	// messages are stamped, too. nil: [time.Now], and they are not.
+	// messages are stamped, too. nil: [time.Now], and they are not, unless a queue
+	// has a maximum age.
 	Line func() time.Time
 
 	Circle Circle // keeps messages from going in circles with other gateways; nil: there are no bridges
@@ -46,7 +47,7 @@ type Broker struct {
 	hooks       Hooks
 	circle      Circle
 	line        func() time.Time // see Options
-	stamps      bool             // messages have the time at which they were published
+	stamps      atomic.Bool      // messages have the time at which they were published
 	onlineDelay int64            // nanoseconds
 
 	commit      *committer
@@ -91,7 +92,6 @@ func New(cfg Config, o Options) (*Broker, error) {
 		hooks:       o.Hooks,
 		circle:      o.Circle,
 		line:        o.Line,
-		stamps:      o.Line != nil,
 		start:       time.Now(),
 		onlineDelay: int64(cmp.Or(o.OnlineDelay, units.Duration(time.Second))),
 		sessions:    make(map[string]*session),
@@ -101,6 +101,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		stopped:     make(chan struct{}),
 		losses:      newLossLedger(),
 	}
+	b.stamps.Store(o.Line != nil || cfg.Queue.MaxAge > 0)
 	limit := int64(cmp.Or(o.MemoryLimit, 64*units.MiB))
 	b.memory = budget{limit: limit / 2, short: make(chan struct{}, 1)}
 	if b.line == nil {

@@ -23,6 +23,7 @@
 //	record.go     the promise; committer.go and commit.go keep it
 //	outbox.go     what a session is owed, the journal's part in position.go
 //	shared.go     shared subscriptions; lend.go passes their messages to members
+//	trim.go       what is over its bounds, and age.go, what is too old, goes (cuts.go)
 //	loss.go       what it was owed and does not get
 //	window.go     what was sent and not yet acknowledged
 //	output.go     bytes to the socket; inbox.go for consumers in the process
@@ -40,7 +41,7 @@
 // # Goroutines
 //
 // [Broker.Serve] runs one accept loop per listener, the committer, the alarms (of
-// sessions that expire and wills that were held back), the relief that disconnects
+// sessions that expire, wills that were held back and messages that are too old), the relief that disconnects
 // who holds the most when memory is short, and one goroutine per
 // connection, which reads, routes and flushes, and which hands over to a fresh one
 // when the client seems to have nothing to say. A connection whose

@@ -23,10 +23,14 @@ func (s *session) fits(bytes int) bool {
 }
 
 // bound gives the queue other bounds.
-func (s *session) bound(q mqtt.QueueLimits) {
+func (s *session) bound(t *turn, q mqtt.QueueLimits) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bounds = q
+	if s.owed.Load() > 0 {
+		s.sweepBy(t.now + lazy)
+	}
+	s.wantTrim(t)
 }
 
 // page returns how many bytes are read from the journal at a time.

@@ -63,7 +63,10 @@ func (b *Broker) OpenInbox(ctx context.Context, name string, o mqtt.InboxOptions
 	if err := b.resubscribe(t, s, subs); err != nil {
 		return nil, err
 	}
-	s.bound(b.withDefaults(o.Queue))
+	if o.Queue.MaxAge > 0 {
+		b.stamps.Store(true)
+	}
+	s.bound(t, b.withDefaults(o.Queue))
 	s.attach(t, in, o.MaxInflight)
 	return in, nil
 }

@@ -83,8 +83,8 @@ func (g *share) dealWith(t *turn, it item, f fate) (goOn bool) {
 // does. The caller holds s.mu.
 func (g *share) pass(t *turn, it *item, ordered bool) (f fate) {
 	before := g.again[it.seq]
-	if it.body.expired(t.now) && (before == nil || before.id == 0) {
-		g.s.lose(it, lostExpired)
+	if reason := it.body.ended(g.s.bounds.MaxAge, t.now); reason != "" && (before == nil || before.id == 0) {
+		g.s.lose(it, reason)
 		return settled
 	}
 	for i := range g.members {

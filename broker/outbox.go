@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"cmp"
+
 	"tidegate/mqtt"
 )
 
@@ -63,6 +65,7 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 		s.bytes += int64(it.cost)
 		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits))
 		s.wantTrim(t)
+		s.watch(&it.body)
 		if !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
 			s.behind, s.loaded = true, s.tail
 		}
@@ -168,7 +171,7 @@ func (s *session) send(t *turn, it item) {
 	dup := it.seq != 0 && it.seq <= s.sent
 	// What was sent before goes out again even when it has expired [MQTT-4.4.0-1]:
 	// the consumer may have it and still use its identifier.
-	if !it.known && (!dup && it.body.expired(t.now) || !s.link.takes(it.wireSize(0))) {
+	if !it.known && (!dup && it.body.ended(s.bounds.MaxAge, t.now) != "" || !s.link.takes(it.wireSize(0))) {
 		s.discard(t, &it)
 		return
 	}
@@ -195,13 +198,10 @@ func (s *session) send(t *turn, it item) {
 	}
 }
 
-// discard ends a message that has expired, or that the consumer does not take
+// discard ends a message that is too old, or that the consumer does not take
 // because of its size, as if it were delivered [MQTT-3.1.2-25].
 func (s *session) discard(t *turn, it *item) {
-	reason := lostSize
-	if it.body.expired(t.now) {
-		reason = lostExpired
-	}
+	reason := cmp.Or(it.body.ended(s.bounds.MaxAge, t.now), lostSize)
 	if it.seq == 0 && it.qos != mqtt.AtMostOnce && s.durable() {
 		s.b.stats.accepted.Add(1) // it was sent because of a new subscription
 	}

@@ -100,6 +100,9 @@ func (s *session) restore(q store.Queue) {
 		s.guessed = len(q.Note) == 0
 	}
 	s.stored, s.cut = amount{int64(q.Pending), s.bytes}, s.cuts
+	if q.Pending > 0 {
+		s.sweepBy(lazy)
+	}
 }
 
 // refill reads the next page of what the session is owed from the journal, and
@@ -113,10 +116,11 @@ func (s *session) refill(t *turn) {
 		return
 	}
 	s.filling = true
+	most := s.page()
 	s.mu.Unlock()
 
 	upTo := s.b.commit.committedSeq()
-	page, more, err := s.read(from, upTo)
+	page, more, err := s.read(from, upTo, most)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,10 +149,10 @@ func (s *session) refill(t *turn) {
 	s.pump(t)
 }
 
-// read returns the messages behind from, up to the size of a page, and whether
-// there may be more up to upTo.
-func (s *session) read(from, upTo uint64) (page []item, more bool, err error) {
-	bytes, most := 0, s.page()
+// read returns the messages behind from, most bytes of them, and whether there may
+// be more up to upTo.
+func (s *session) read(from, upTo uint64, most int) (page []item, more bool, err error) {
+	bytes := 0
 	now, line := s.b.now(), s.b.line()
 	err = s.b.commit.store.Read(s.queue, from, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		it := itemFromTag(tag)

@@ -181,6 +181,9 @@ func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
 			continue
 		}
 		q := min(m.qos, sub.QoS)
+		if m.body.at != 0 {
+			m.body.at = max(t.now, 1) // it is owed from now on
+		}
 		if q != mqtt.AtMostOnce && s.durable() {
 			b.oweOne(t, s, item{body: m.body, qos: q, retain: true, ids: ids})
 		} else {

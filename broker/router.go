@@ -35,7 +35,7 @@ func (b *Broker) route(t *turn, p *publication) error {
 	var kept body
 	if wanted != mqtt.AtMostOnce || p.retain {
 		kept = appendBody(nil, p.topic, p.payload, p.props, t.now)
-		if b.stamps {
+		if b.stamps.Load() {
 			kept.at = max(t.now, 1)
 		}
 	} else if len(m.durable)+len(m.transient) > 0 {

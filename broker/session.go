@@ -56,6 +56,8 @@ type session struct {
 	behind   bool    // more is owed than window and ram hold
 	filling  bool    // refill or a pass is reading
 	trims    bool    // somebody's turn ends with trim
+	sweeps   bool    // ... which is to look for what is too old
+	sweepAt  int64   // when the alarm for that is set; never: it is not
 	from     uint64  // its queue began behind this place
 	loaded   uint64  // all that is owed up to here is acknowledged, in the window or in ram
 	tail     uint64  // the newest that is owed
@@ -157,6 +159,7 @@ func (s *session) finish(t *turn, reason string) {
 		return
 	}
 	s.gone = true
+	s.b.alarms.drop(alarmKey{s, queueAges})
 	s.link = nil
 	s.loseRest(reason)
 	s.window.slots.reset()

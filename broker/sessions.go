@@ -132,6 +132,7 @@ func (b *Broker) giveQueue(s *session) {
 // begin makes the queue of a durable session begin behind from.
 func (s *session) begin(from uint64) {
 	s.from, s.loaded, s.tail, s.behind, s.sized = from, from, from, true, true
+	s.sweepAt = never
 }
 
 // detach takes a connection off its session, which ends with it or as much later

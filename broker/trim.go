@@ -27,6 +27,7 @@ type pass struct {
 	looked int64              // bytes of it that were owed
 	left   int64              // ... and still are
 	ended  bool               // judge has said that it is enough
+	next   int64              // when the first message that stays is too old; never: not known
 
 	lost    amount // also what never got to the disk
 	onDisk  amount // of lost
@@ -83,13 +84,13 @@ const (
 	maxSlackBytes    = 4 << 20
 )
 
-// wantTrim has the session give up what is over its bounds at the end of the
+// wantTrim has the session give up what is over its bounds, or too old, at the end of the
 // turn. The caller holds mu.
 func (s *session) wantTrim(t *turn) {
 	if s.trims {
 		return
 	}
-	if reason, _ := s.over(); reason != "" {
+	if reason, _ := s.over(); reason != "" || s.sweeps {
 		s.trims = true
 		t.trim = append(t.trim, s)
 	}
@@ -116,6 +117,12 @@ func (s *session) beginPass(t *turn) *pass {
 	if s.gone || s.filling {
 		return nil
 	}
+	if s.sweeps {
+		s.sweeps = false
+		if p := s.beginSweep(t); p != nil {
+			return p
+		}
+	}
 	reason, much := s.over()
 	if reason == "" {
 		return nil
@@ -138,7 +145,7 @@ func (s *session) newPass(t *turn) *pass {
 	s.ram.reset()
 	s.ramBytes = 0
 	s.tally()
-	p := &pass{s: s, t: t, from: max(s.loaded, s.head()), before: slices.Clone(s.cuts), rows: make(map[lossKey]amount)}
+	p := &pass{s: s, t: t, from: max(s.loaded, s.head()), before: slices.Clone(s.cuts), next: never, rows: make(map[lossKey]amount)}
 	p.at = p.from
 	for filter := range s.subs {
 		p.filters = append(p.filters, filter)
@@ -238,6 +245,10 @@ func (s *session) endPass(p *pass) (goOn bool) {
 	if p.lost.n > 0 {
 		p.settle()
 	}
+	if !caughtUp && p.next == never {
+		p.next = p.t.now
+	}
+	s.sweepLater(p.t, p.next)
 	reason, _ := s.over()
 	return reason != "" && (p.lost.n > 0 || !caughtUp)
 }
