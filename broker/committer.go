@@ -66,7 +66,7 @@ type committer struct {
 // begin gives a message its place in the journal. The caller holds order and
 // calls settle when all owners are noted.
 func (c *committer) begin(b body) *record {
-	r := &record{body: b, left: 1, due: never}
+	r := &record{body: b, left: 1, held: 1, due: never}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
@@ -80,10 +80,14 @@ func (c *committer) begin(b body) *record {
 func (c *committer) owe(r *record, s *session, it *item, due int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.owners = append(r.owners, owner{s: s, tag: newTag(it)})
+	o := owner{s: s, tag: newTag(it), relaxed: s.bounds.Relaxed}
+	r.owners = append(r.owners, o)
 	r.left++
 	r.due = min(r.due, due)
-	if s.inbox {
+	if !o.relaxed {
+		r.held++
+	}
+	if !o.relaxed && s.inbox {
 		r.inboxes++
 	}
 }
@@ -101,6 +105,7 @@ func (c *committer) settle(t *turn, r *record, w waiter) {
 		c.trim()
 		return
 	}
+	c.letGo(t, r)
 	if r.inboxes == 0 && !r.must {
 		c.openGate(t, r)
 	}
@@ -115,7 +120,7 @@ func (c *committer) settle(t *turn, r *record, w waiter) {
 func (c *committer) wait(r *record, w waiter) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.state == committed || r.state == dropped {
+	if r.state == committed || r.state == dropped || r.held == 0 {
 		return false
 	}
 	r.waiters = append(r.waiters, w)
@@ -158,7 +163,10 @@ func (c *committer) acked(t *turn, r *record, s *session) (onDisk bool) {
 func (c *committer) release(t *turn, r *record, o *owner) {
 	o.done = true
 	r.left--
-	if o.s.inbox {
+	if !o.relaxed {
+		c.letGo(t, r)
+	}
+	if !o.relaxed && o.s.inbox {
 		r.inboxes--
 	}
 	if r.inboxes == 0 && !r.must {
@@ -166,6 +174,15 @@ func (c *committer) release(t *turn, r *record, o *owner) {
 	}
 	if r.left == 0 && (r.state == waiting || r.state == writing && !c.busy) {
 		c.drop(t, r)
+	}
+}
+
+// letGo notes one less for whom the promise is made. When there is none, whoever
+// waits need not wait for the others. The caller holds mu.
+func (c *committer) letGo(t *turn, r *record) {
+	if r.held--; r.held == 0 {
+		t.kept = append(t.kept, r.waiters...)
+		r.waiters = nil
 	}
 }
 

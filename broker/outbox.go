@@ -85,12 +85,14 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 func (s *session) due(t *turn, rec *record, waits bool) int64 {
 	c := s.b.commit
 	keepsUp := s.link != nil && !s.behind && !rec.must && s.window.len() < s.limit
+	must := rec.must && (s.link != nil || !s.bounds.Relaxed)
+	waits = waits && !s.bounds.Relaxed
 	switch {
 	case keepsUp && waits:
 		return t.now + min(max(4*s.pace, c.interval), s.b.onlineDelay)
 	case keepsUp:
 		return t.now + s.b.onlineDelay
-	case waits || rec.must:
+	case waits || must:
 		return t.now + c.interval
 	default:
 		return t.now + max(lazy, c.interval)

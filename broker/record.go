@@ -8,7 +8,7 @@ import (
 
 // record is the promise that goes with one message for durable sessions. It is
 // kept, and whoever waits for it is told, as soon as the message is on disk or
-// every owner has acknowledged it, whichever is first. While the owners keep up,
+// every owner whose queue is not relaxed has acknowledged it, whichever is first. While the owners keep up,
 // it never gets to the disk.
 type record struct {
 	seq  uint64 // place in the journal's order
@@ -20,7 +20,8 @@ type record struct {
 	state   recordState
 	owners  []owner
 	left    int   // owners who have not acknowledged, plus one while the router is at work
-	inboxes int   // those of them inside the process
+	held    int   // those of them for whom the promise is made, plus one likewise
+	inboxes int   // those of these inside the process
 	due     int64 // broker time by which it has to be kept
 	waiters []waiter
 	gated   []*session // to be pumped when the gate opens
@@ -40,6 +41,8 @@ type owner struct {
 	s    *session
 	tag  uint32
 	done bool
+
+	relaxed bool // nobody is promised that it is safe for this one
 }
 
 // waiter is somebody to be told that the gateway has taken responsibility: a

@@ -134,7 +134,11 @@ func (s *session) detachLocked(t *turn) {
 	s.replay.reset()
 	s.ramBytes, s.mixed = 0, false
 	s.tally()
-	s.b.commit.absent(s, t.now+s.b.commit.interval)
+	soon := s.b.commit.interval
+	if s.bounds.Relaxed {
+		soon = max(soon, lazy)
+	}
+	s.b.commit.absent(s, t.now+soon)
 }
 
 // changed tells the shares of which the session is a member, or was, that its

@@ -58,8 +58,8 @@ func (q *Queue) Check() check.Problems {
 	if !slices.Contains(overflows, q.Overflow) {
 		p.Add("overflow", "%q is unknown: write drop_oldest or drop_newest", q.Overflow)
 	}
-	if q.Durability != safe {
-		p.Add("durability", "%q is unknown: write safe", q.Durability)
+	if q.Durability != safe && q.Durability != relaxed {
+		p.Add("durability", "%q is unknown: write safe or relaxed", q.Durability)
 	}
 	return p
 }
