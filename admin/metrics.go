@@ -50,6 +50,9 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_store_failed_commits_total", "Commits that failed.", func(s *Status) float64 { return float64(s.Store.FailedCommits) }},
 	{"tidegate_store_commit_seconds_total", "Time that commits took.", func(s *Status) float64 { return float64(s.Store.CommitSeconds) }},
 	{"tidegate_store_last_commit_seconds", "Time that the last commit took.", func(s *Status) float64 { return float64(s.Store.LastCommitSeconds) }},
+	{"tidegate_store_commit_interval_seconds", "How long a commit waits at the longest, as flash_budget has it now.", func(s *Status) float64 { return s.Broker.Flash.Interval }},
+	{"tidegate_store_flash_budget_bytes", "What may be written in a day; 0: no limit.", func(s *Status) float64 { return float64(s.Broker.Flash.Budget) }},
+	{"tidegate_store_flash_over_budget", "1 while more is written than flash_budget allows.", func(s *Status) float64 { return oneIf(s.Broker.Flash.Over) }},
 	{"tidegate_store_records_total", "Messages written.", func(s *Status) float64 { return float64(s.Store.Records) }},
 	{"tidegate_store_record_bytes_total", "Bytes of the messages written.", func(s *Status) float64 { return float64(s.Store.RecordBytes) }},
 	{"tidegate_store_corrupt_records_total", "Messages lost to damage on the disk.", func(s *Status) float64 { return float64(s.Store.CorruptRecords) }},
@@ -103,6 +106,17 @@ var (
 	}
 )
 
+// wear is what the store has written for one part.
+type wear struct {
+	part string
+	Wear
+}
+
+var wearMetrics = []metric[wear]{
+	{"tidegate_store_written_bytes_total", "Bytes that the store has written to the disk, by what for.", func(w *wear) float64 { return float64(w.Bytes) }},
+	{"tidegate_store_syncs_total", "Times that it had the disk confirm that.", func(w *wear) float64 { return float64(w.Syncs) }},
+}
+
 var lossMetrics = []metric[broker.Loss]{
 	{"tidegate_broker_lost_messages_total", "Messages of the loss ledger, by reason, since the data directory was made.", func(l *broker.Loss) float64 { return float64(l.Count) }},
 	{"tidegate_broker_lost_bytes_total", "Their bytes, as far as known.", func(l *broker.Loss) float64 { return float64(l.Bytes) }},
@@ -119,6 +133,7 @@ func writeMetrics(w io.Writer, st *Status) {
 	write(w, refusalMetrics, counts(st.Broker.Refused), func(c *count) string { return label("reason", c.name) })
 	write(w, memoryMetrics, counts(st.Broker.Memory), func(c *count) string { return label("for", c.name) })
 	write(w, lossMetrics, byReason(st.Losses), func(l *broker.Loss) string { return label("reason", l.Reason) })
+	write(w, wearMetrics, wears(st.Store.Written), func(w *wear) string { return label("part", w.part) })
 	write(w, bridgeMetrics, st.Bridges, func(b *Bridge) string { return label("bridge", b.Name) })
 	write(w, adapterMetrics, st.Adapters, func(a *Adapter) string { return label("adapter", a.Name) })
 	write(w, rejectionMetrics, rejections(st.Adapters), func(r *rejection) string {
@@ -202,6 +217,13 @@ func rejections(list []Adapter) (all []rejection) {
 func counts(byName map[string]uint64) (all []count) {
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		all = append(all, count{name, byName[name]})
+	}
+	return all
+}
+
+func wears(byPart map[string]Wear) (all []wear) {
+	for _, part := range slices.Sorted(maps.Keys(byPart)) {
+		all = append(all, wear{part, byPart[part]})
 	}
 	return all
 }

@@ -29,6 +29,10 @@ func problems(st *Status, unready error) []string {
 			add("adapter %s: %s for %s%s", a.Name, a.State, a.StateAgeSeconds, because(a.LastError))
 		}
 	}
+	if f := st.Broker.Flash; f.Over {
+		add("store: writes more than flash_budget allows, %d bytes a day, although commits wait for up to %s: see tidegate_store_written_bytes_total, or raise the budget",
+			f.Budget, Seconds(f.Interval))
+	}
 	if s := st.Store; s.QuarantinedFiles+s.MissingFiles+s.CorruptRecords+s.CorruptRows > 0 {
 		add("store: damage found since the start (files set aside: %d, files missing: %d, messages lost: %d, rows lost: %d): see the log, replace the card",
 			s.QuarantinedFiles, s.MissingFiles, s.CorruptRecords, s.CorruptRows)

@@ -87,6 +87,14 @@ type Store struct {
 	QuarantinedFiles  uint64  `json:"quarantined_files"`
 	MissingFiles      uint64  `json:"missing_files"`      // state.db was not there, and a journal was
 	RewrittenSegments uint64  `json:"rewritten_segments"` // smaller, without what nobody needs
+
+	Written map[string]Wear `json:"written"` // by what for; the names are in docs/operations.md
+}
+
+// Wear is what was written to the disk.
+type Wear struct {
+	Bytes uint64 `json:"bytes"`
+	Syncs uint64 `json:"syncs"`
 }
 
 // Status makes the document. It may be called from any goroutine, at any time
@@ -109,6 +117,9 @@ func (s *Server) Status() Status {
 		st.Adapters = append(st.Adapters, newAdapter(a.Status()))
 	}
 	st.Store = newStore(s.src.Store.Stats(), st.Broker.StoreError)
+	for part, w := range s.src.Store.Wear() {
+		st.Store.Written[part] = Wear(w)
+	}
 	unready := s.unready(st.Broker)
 	st.Ready = unready == nil
 	st.Problems = problems(&st, unready)
@@ -149,6 +160,7 @@ func newAdapter(a adapters.Status) Adapter {
 func newStore(s store.Stats, brokerError string) Store {
 	doc := Store{
 		Error:        brokerError,
+		Written:      make(map[string]Wear),
 		JournalBytes: s.JournalBytes, StateBytes: s.StateBytes, Segments: s.Segments,
 		Commits: s.Commits, FailedCommits: s.FailedCommits,
 		CommitSeconds: Seconds(s.CommitTime.Seconds()), LastCommitSeconds: Seconds(s.LastCommit.Seconds()),

@@ -97,6 +97,7 @@ func example() Status {
 			Error: "no space left on device", JournalBytes: 12 << 20, StateBytes: 65536, Segments: 2, Commits: 321, FailedCommits: 4,
 			CommitSeconds: 1.5, LastCommitSeconds: 0.00425, Records: 5000, RecordBytes: 1000000,
 			CorruptRecords: 1, CorruptRows: 2, QuarantinedFiles: 1,
+			Written: map[string]Wear{"messages": {Bytes: 20_000_000, Syncs: 600}, "positions": {Bytes: 4_000_000, Syncs: 42}},
 		},
 	}
 	st.Problems = problems(&st, errors.New("the store cannot be written, so QoS 1 and 2 messages are not acknowledged: no space left on device"))

@@ -23,6 +23,7 @@ type Options struct {
 	Version string // of the program, for $SYS/broker/version; may be empty
 
 	CommitInterval units.Duration // the longest wait for a group commit; 0: 10 ms
+	FlashBudget    units.Budget   // bytes a day: commits are kept as far apart, up to a minute, as it takes; 0: none
 	OnlineDelay    units.Duration // how long a connected consumer may take to acknowledge; 0: 1 s
 	MemoryLimit    units.Size     // of which a quarter may wait for the disk, and clients may take half; 0: 64 MiB
 
@@ -126,6 +127,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		losses:   b.losses,
 	}
 	b.commit.committed = b.commit.last
+	b.commit.flash = newFlash(int64(o.FlashBudget), b.commit.interval, o.Log)
 	if err := b.Reload(); err != nil {
 		return nil, err
 	}

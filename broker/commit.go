@@ -34,6 +34,9 @@ func (c *committer) step(t *turn) (next int64) {
 	c.mu.Lock()
 	c.due = c.nextDue()
 	due := c.due
+	if !c.urgent {
+		due = max(due, c.flash.notBefore())
+	}
 	c.mu.Unlock()
 	if due > t.now {
 		return min(due, t.now+int64(time.Hour))
@@ -112,6 +115,7 @@ func (c *committer) commit(t *turn) error {
 	// After the positions: one that has left a message behind comes with its loss.
 	g.batch.Rows = append(g.batch.Rows, c.losses.take()...)
 	err := c.store.Commit(&g.batch)
+	c.flash.spend(c.now(), c.store.Written())
 	c.report(err)
 	if err != nil {
 		c.putBack(t, g)
@@ -159,7 +163,7 @@ func (c *committer) take() *group {
 	c.writing = c.rows.size
 	g.batch.Rows, g.batch.Marks, g.queues = c.rows.take(), c.marks.take(), c.dirty
 	c.dirty, c.then, c.orphans = nil, nil, nil
-	c.rowsDue = never
+	c.rowsDue, c.urgent = never, false
 	for _, s := range g.queues {
 		s.moved = false
 	}

@@ -35,7 +35,8 @@ type committer struct {
 	now      func() int64
 	line     func() time.Time
 	interval int64 // commit_interval
-	maxBytes int   // of records that wait, before publishers are held back
+	flash    *flash
+	maxBytes int // of records that wait, before publishers are held back
 	wake     chan struct{}
 
 	order sync.Mutex
@@ -46,6 +47,7 @@ type committer struct {
 	last      uint64         // the newest seq given out
 	committed uint64         // all up to here are on disk or dropped
 	due       int64          // no later than this the committer has to look again
+	urgent    bool           // somebody is held up until the next commit: no budget may delay it
 	rowsDue   int64          // when all that is not a record has to be on disk
 	room      chan struct{}  // closed when bytes are below maxBytes again; nil: they are
 	dead      int            // dropped ones in pend
@@ -111,6 +113,7 @@ func (c *committer) settle(t *turn, r *record, w waiter) {
 	}
 	if c.bytes >= c.maxBytes/2 || c.pend.len() >= maxPend {
 		r.due = t.now
+		c.hurryLocked()
 	}
 	c.dueBy(r.due)
 }
@@ -245,6 +248,25 @@ func (c *committer) dueBy(when int64) {
 		return
 	}
 	c.due = when
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// hurry makes the next commit urgent, because memory or a consumer's window is held
+// up until then.
+func (c *committer) hurry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hurryLocked()
+}
+
+func (c *committer) hurryLocked() {
+	if c.urgent {
+		return
+	}
+	c.urgent = true
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -411,6 +433,7 @@ func (c *committer) waitRoom(done <-chan struct{}) error {
 			c.mu.Unlock()
 			return nil
 		}
+		c.hurryLocked()
 		if c.room == nil {
 			c.room = make(chan struct{})
 		}

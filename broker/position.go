@@ -40,6 +40,7 @@ func (s *session) ackedOnDisk(t *turn, it *item) {
 	due := t.now + lazy
 	if s.unsaved >= (s.limit+1)/2 {
 		due = t.now
+		s.b.commit.hurry()
 	}
 	s.b.commit.moved(s, due, nil)
 }

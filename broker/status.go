@@ -45,6 +45,8 @@ type Status struct {
 	MemoryUsed  uint64            `json:"memory_used"`
 	Memory      map[string]uint64 `json:"memory"` // what of it is taken for what; the names are fixed
 
+	Flash FlashStatus `json:"flash"`
+
 	StoreError string `json:"store_error,omitempty"` // why nothing can be written; empty: it can
 }
 
@@ -83,6 +85,7 @@ func (b *Broker) Status() Status {
 	st.Refused = b.stats.refusals.byName()
 	st.MemoryLimit = uint64(b.memory.limit)
 	st.MemoryUsed, st.Memory = b.memory.byName()
+	st.Flash = b.commit.flash.status(b.now())
 	if err := b.commit.health(); err != nil {
 		st.StoreError = err.Error()
 	}

@@ -51,6 +51,7 @@ type LogConfig struct {
 type StoreConfig struct {
 	CommitInterval units.Duration `yaml:"commit_interval"` // longest wait for a group commit
 	OnlineDelay    units.Duration `yaml:"online_delay"`    // time for a present consumer to acknowledge unwritten
+	FlashBudget    units.Budget   `yaml:"flash_budget"`    // commits are kept further apart to stay inside; 0: none
 
 	SegmentSize     units.Size     `yaml:"segment_size"`     // of a file of the journal, the unit in which space comes back
 	CompactInterval units.Duration `yaml:"compact_interval"` // how often mostly dead segments are written anew
@@ -314,6 +315,9 @@ func (c *GatewayConfig) check() check.Problems {
 	return p
 }
 
+// leastBudget pays for some hundred commits a day.
+const leastBudget = units.Budget(2 * units.MiB)
+
 func (c *StoreConfig) check() check.Problems {
 	var p check.Problems
 	atMost := func(path string, d units.Duration, most time.Duration) {
@@ -323,6 +327,9 @@ func (c *StoreConfig) check() check.Problems {
 	}
 	atMost("commit_interval", c.CommitInterval, time.Minute)
 	atMost("online_delay", c.OnlineDelay, time.Minute)
+	if c.FlashBudget > 0 && c.FlashBudget < leastBudget {
+		p.Add("flash_budget", "%s is less than a commit an hour takes; give %s or more", c.FlashBudget, leastBudget)
+	}
 	if c.SegmentSize < store.MinSegment || c.SegmentSize > store.MaxSegment {
 		p.Add("segment_size", "%s is not possible: give %s to %s", c.SegmentSize, store.MinSegment, store.MaxSegment)
 	}

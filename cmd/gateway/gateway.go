@@ -59,6 +59,7 @@ func (g *gateway) make() (err error) {
 		Version:        thisBuild().Version,
 		CommitInterval: g.cfg.Store.CommitInterval,
 		OnlineDelay:    g.cfg.Store.OnlineDelay,
+		FlashBudget:    g.cfg.Store.FlashBudget,
 		MemoryLimit:    g.cfg.Gateway.MemoryLimit,
 	}
 	circle := bridge.NewCircle()

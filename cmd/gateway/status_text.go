@@ -125,6 +125,21 @@ func writeBroker(b *strings.Builder, st *admin.Status) {
 	}
 	fmt.Fprintf(b, "store   %s; %s, journal files: %d; commits: %s, the last took %s\n",
 		state, size(s.JournalBytes+s.StateBytes), s.Segments, count(s.Commits), s.LastCommitSeconds)
+	fmt.Fprintf(b, "        %s\n", wearText(s.Written, st.UptimeSeconds))
+}
+
+// wearText says what was written, and how much that is in a day if it goes on so.
+func wearText(byPart map[string]admin.Wear, up admin.Seconds) string {
+	var all admin.Wear
+	for _, w := range byPart {
+		all.Bytes += w.Bytes
+		all.Syncs += w.Syncs
+	}
+	text := fmt.Sprintf("written: %s, syncs: %s", size(int64(all.Bytes)), count(all.Syncs))
+	if up < 60 {
+		return text
+	}
+	return text + fmt.Sprintf("; at this rate %s a day", size(int64(float64(all.Bytes)/float64(up)*86400)))
 }
 
 // writeTable writes nothing for no rows.

@@ -87,3 +87,22 @@ func TestPercent(t *testing.T) {
 		}
 	}
 }
+
+func TestBudget(t *testing.T) {
+	for text, want := range map[string]Budget{"500MB/day": 500e6, " 1GiB/day ": Budget(GiB), "0": 0, "0/day": 0} {
+		var b Budget
+		if err := b.UnmarshalText([]byte(text)); err != nil || b != want {
+			t.Errorf("%q is %d, %v; want %d", text, b, err, want)
+		}
+		var again Budget
+		if err := again.UnmarshalText([]byte(b.String())); err != nil || again != b {
+			t.Errorf("%q is written %q, which is %d, %v", text, b, again, err)
+		}
+	}
+	for _, text := range []string{"", "500MB", "500MB/h", "/day", "-1MB/day", "much/day"} {
+		var b Budget
+		if err := b.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is %d", text, b)
+		}
+	}
+}
