@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
+
+	"tidegate/store"
 )
 
 // socketName is the name of the control socket in the data directory.
@@ -122,6 +125,7 @@ func (c *Control) handler() http.Handler {
 		"/api/v1/queues/messages": {http.MethodGet, c.src.serveMessages},
 		"/api/v1/bridges/requeue": {http.MethodPost, c.serveRequeue},
 		"/api/v1/store/verify":    {http.MethodGet, c.serveVerify},
+		"/api/v1/store/backup":    {http.MethodGet, c.serveBackup},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t, known := tasks[r.URL.Path]
@@ -147,6 +151,16 @@ func (c *Control) serveVerify(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	answerJSON(w, http.StatusOK, r)
+}
+
+// serveBackup writes an archive of the data directory.
+func (c *Control) serveBackup(w http.ResponseWriter, _ *http.Request) {
+	out := newStream(w, "application/x-tar")
+	m, err := c.src.Store.Backup(out, store.BackupInfo{Gateway: c.src.Name, Version: c.src.Version, Made: time.Now().UTC()})
+	if err == nil {
+		c.log.Info("the data directory was backed up", "files", len(m.Files), "unreadable", len(m.Lacks))
+	}
+	out.end(err)
 }
 
 // Requeued is the answer of /api/v1/bridges/requeue.

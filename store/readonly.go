@@ -27,6 +27,9 @@ func OpenReadOnly(dir string, o Options) (*Store, error) {
 }
 
 func (s *Store) openForReading() (err error) {
+	if err := checkRestored(s.dir); err != nil {
+		return err
+	}
 	if s.state, err = openFile(filepath.Join(s.dir, stateName), bolt.Options{ReadOnly: true}, nil); err != nil {
 		return err
 	}

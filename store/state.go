@@ -10,10 +10,14 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
+// stateOptions has a map with room for all that the broker's limits allow, because
+// growing it waits for whoever copies the file: see Backup.
+var stateOptions = bolt.Options{InitialMmapSize: 64 << 20}
+
 // openState opens state.db, whose lock is the lock of the whole directory.
 func (s *Store) openState() error {
 	path := filepath.Join(s.dir, stateName)
-	f, err := openFile(path, bolt.Options{}, nil)
+	f, err := openFile(path, stateOptions, nil)
 	if err == nil {
 		if err = f.view(isState); err != nil {
 			f.close()
@@ -28,7 +32,7 @@ func (s *Store) openState() error {
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		s.reportMissing(path)
-		f, err = createFile(path, bolt.Options{}, func(*bolt.Tx) error { return nil })
+		f, err = createFile(path, stateOptions, func(*bolt.Tx) error { return nil })
 	}
 	if err != nil {
 		return err

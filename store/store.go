@@ -138,6 +138,9 @@ func newStore(dir string, o Options) *Store {
 }
 
 func (s *Store) open() error {
+	if err := checkRestored(s.dir); err != nil {
+		return err
+	}
 	if err := makeDirs(filepath.Join(s.dir, journalDir)); err != nil {
 		return err
 	}

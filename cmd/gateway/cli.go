@@ -38,6 +38,8 @@ type commands struct {
 	Pub     PubCmd     `cmd:"" help:"Publish messages."`
 	Sub     SubCmd     `cmd:"" help:"Subscribe and print messages."`
 	Queue   QueueCmd   `cmd:"" help:"Look at what is queued, on disk too."`
+	Backup  BackupCmd  `cmd:"" help:"Copy all that the gateway keeps, while it runs."`
+	Restore RestoreCmd `cmd:"" help:"Make a data directory from a backup."`
 	Bridge  BridgeCmd  `cmd:"" help:"Look at a bridge."`
 	Verify  VerifyCmd  `cmd:"" help:"Report what is missing or came twice upstream."`
 	Import  ImportCmd  `cmd:"" help:"Turn a mosquitto.conf into a configuration."`

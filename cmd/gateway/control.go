@@ -101,7 +101,7 @@ func stoppedSources(dir string, st *store.Store) (admin.Sources, error) {
 	cfg.Listeners = nil
 	line := clock.Peek(dir)
 	b, err := broker.New(cfg, broker.Options{Store: st, Line: line.Now})
-	return admin.Sources{Broker: b, Store: st, Real: realTime(line)}, err
+	return admin.Sources{Version: thisBuild().Version, Broker: b, Store: st, Real: realTime(line)}, err
 }
 
 // realTime asks the clock for those who do not know it.

@@ -76,6 +76,10 @@ func (f storeFlags) with(ctx context.Context, std stdio, fn func(*control) error
 	if err != nil {
 		return err
 	}
+	return withControl(ctx, dir, std, fn)
+}
+
+func withControl(ctx context.Context, dir string, std stdio, fn func(*control) error) error {
 	g, err := reach(ctx, dir, std)
 	if err != nil {
 		return err
