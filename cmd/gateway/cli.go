@@ -44,6 +44,7 @@ type commands struct {
 	Verify  VerifyCmd  `cmd:"" help:"Report what is missing or came twice upstream."`
 	Import  ImportCmd  `cmd:"" help:"Turn a mosquitto.conf into a configuration."`
 	Passwd  PasswdCmd  `cmd:"" help:"Add, change or delete a user of a password file."`
+	Plan    PlanCmd    `cmd:"" help:"Say how much disk an outage needs, and what it does to a card."`
 	Devices DevicesCmd `cmd:"" help:"List serial ports."`
 	Bench   BenchCmd   `cmd:"" help:"Put a load on a broker and measure it."`
 	Version VersionCmd `cmd:"" help:"Print version and platform."`
