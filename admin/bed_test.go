@@ -16,6 +16,7 @@ import (
 	"tidegate/bridge"
 	"tidegate/broker"
 	"tidegate/internal/client"
+	"tidegate/internal/clock"
 	"tidegate/internal/leak"
 	"tidegate/mqtt"
 	"tidegate/store"
@@ -40,7 +41,7 @@ func newBed(t *testing.T, change func(*Sources)) *bed {
 	t.Helper()
 	leak.Check(t)
 	d := &bed{t: t, http: http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}}
-	d.src = Sources{Name: "pump-house", Version: "1.2.3", Started: time.Now()}
+	d.src = Sources{Name: "pump-house", Version: "1.2.3", Started: time.Now(), Clock: clock.New()}
 	d.src.Broker, d.src.Store = startBroker(t)
 	if change != nil {
 		change(&d.src)

@@ -12,6 +12,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"tidegate/broker"
+	"tidegate/internal/clock"
 )
 
 // metric is a family of samples, one for each T. A name that ends in _total is a
@@ -25,6 +26,8 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_uptime_seconds", "Time since the gateway started.", func(s *Status) float64 { return float64(s.UptimeSeconds) }},
 	{"tidegate_ready", "1 while every listener is up and the store takes messages.", func(s *Status) float64 { return oneIf(s.Ready) }},
 	{"tidegate_problems", "Problems that the page lists.", func(s *Status) float64 { return float64(len(s.Problems)) }},
+
+	{"tidegate_clock_synced", "1 once the system has said since the start that its clock is right.", func(s *Status) float64 { return oneIf(s.TimeQuality == clock.Synced) }},
 
 	{"tidegate_broker_connections", "Clients connected.", func(s *Status) float64 { return float64(s.Broker.Connections) }},
 	{"tidegate_broker_sessions", "Sessions, those of absent clients and of bridges and shared subscriptions included.", func(s *Status) float64 { return float64(s.Broker.Sessions) }},
@@ -67,10 +70,45 @@ var bridgeMetrics = []metric[Bridge]{
 	{"tidegate_bridge_inflight_messages", "Messages sent upstream and not yet acknowledged.", func(b *Bridge) float64 { return float64(b.InFlight) }},
 	{"tidegate_bridge_acknowledged_total", "Messages that upstream acknowledged.", func(b *Bridge) float64 { return float64(b.Acknowledged) }},
 	{"tidegate_bridge_last_ack_age_seconds", "Time since upstream acknowledged a message; absent before the first.", func(b *Bridge) float64 { return orNaN(b.LastAckAgeSeconds) }},
+	{"tidegate_bridge_oldest_age_seconds", "Age of the oldest message queued for upstream; absent if there is none.", func(b *Bridge) float64 { return orNaN(b.OldestAgeSeconds) }},
 	{"tidegate_bridge_connects_total", "Connections made.", func(b *Bridge) float64 { return float64(b.Connects) }},
+	{"tidegate_bridge_returns_total", "Returns to the first server because it is well again.", func(b *Bridge) float64 { return float64(b.Returns) }},
 	{"tidegate_bridge_refused_total", "Messages dropped because they can never be carried.", func(b *Bridge) float64 { return float64(b.Refused) }},
 	{"tidegate_bridge_dead_letters", "Messages that upstream refused for good, kept aside.", func(b *Bridge) float64 { return float64(b.DeadLetters) }},
+	{"tidegate_bridge_in_received_total", "Messages from upstream that were published here.", func(b *Bridge) float64 { return float64(b.In.Received) }},
+	{"tidegate_bridge_in_again_total", "Those of them that upstream may have sent before.", func(b *Bridge) float64 { return float64(b.In.Again) }},
 	{"tidegate_bridge_unmatched_total", "Messages dropped because the rule they were queued under is gone.", func(b *Bridge) float64 { return float64(b.Unmatched) }},
+}
+
+// named is how often something happened to a bridge, by a fixed word.
+type named struct {
+	bridge, name string
+	count        uint64
+}
+
+var failureMetrics = []metric[named]{
+	{"tidegate_bridge_failures_total", "Tries to connect and connections that failed, by cause.", func(n *named) float64 { return float64(n.count) }},
+}
+
+var inDroppedMetrics = []metric[named]{
+	{"tidegate_bridge_in_dropped_total", "Messages from upstream that were dropped, by reason.", func(n *named) float64 { return float64(n.count) }},
+}
+
+func failures(list []Bridge) (all []named) {
+	for i := range list {
+		for _, c := range counts(list[i].Failures) {
+			all = append(all, named{list[i].Name, c.name, c.count})
+		}
+	}
+	return all
+}
+
+func inDropped(list []Bridge) (all []named) {
+	for i := range list {
+		b, in := list[i].Name, &list[i].In
+		all = append(all, named{b, "echo", in.Echoes}, named{b, "expired", in.Expired}, named{b, "refused", in.Refused}, named{b, "unmatched", in.Unmatched})
+	}
+	return all
 }
 
 var adapterMetrics = []metric[Adapter]{
@@ -135,6 +173,8 @@ func writeMetrics(w io.Writer, st *Status) {
 	write(w, lossMetrics, byReason(st.Losses), func(l *broker.Loss) string { return label("reason", l.Reason) })
 	write(w, wearMetrics, wears(st.Store.Written), func(w *wear) string { return label("part", w.part) })
 	write(w, bridgeMetrics, st.Bridges, func(b *Bridge) string { return label("bridge", b.Name) })
+	write(w, failureMetrics, failures(st.Bridges), func(n *named) string { return label("bridge", n.bridge) + "," + label("cause", n.name) })
+	write(w, inDroppedMetrics, inDropped(st.Bridges), func(n *named) string { return label("bridge", n.bridge) + "," + label("reason", n.name) })
 	write(w, adapterMetrics, st.Adapters, func(a *Adapter) string { return label("adapter", a.Name) })
 	write(w, rejectionMetrics, rejections(st.Adapters), func(r *rejection) string {
 		return label("adapter", r.adapter) + "," + label("reason", r.reason)

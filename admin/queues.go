@@ -64,11 +64,8 @@ func (m *Message) Bytes() []byte {
 func (src *Sources) message(d *mqtt.Delivery) Message {
 	m := Message{Seq: d.Seq, Topic: d.Topic, QoS: d.QoS, Retain: d.Retain, ExpirySeconds: uint32(d.Expiry / time.Second)}
 	if !d.At.IsZero() {
-		m.Time = d.At
-		if src.Real != nil {
-			m.Time, m.Quality = src.Real(d.At)
-		}
-		m.Time = m.Time.UTC().Round(time.Millisecond)
+		at, quality, _ := src.Clock.Real(d.At)
+		m.Time, m.Quality = at.UTC().Round(time.Millisecond), string(quality)
 	}
 	if text := string(d.Payload); utf8.ValidString(text) {
 		m.Payload = &text

@@ -12,6 +12,7 @@ import (
 	"tidegate/adapters"
 	"tidegate/bridge"
 	"tidegate/broker"
+	"tidegate/internal/clock"
 	"tidegate/store"
 )
 
@@ -41,11 +42,7 @@ type Sources struct {
 	Bridges  []*bridge.Bridge
 	Adapters []*adapters.Supervisor
 	Store    *store.Store
-
-	// Real returns the time of day that belongs to a time of the broker's line,
-	// and how far it can be trusted. It is asked from any goroutine. A nil Real:
-	// the line is the time of day.
-	Real func(line time.Time) (at time.Time, quality string)
+	Clock    *clock.Clock
 
 	// Ready returns why the gateway is not ready, in words, or nil. It is asked
 	// with each status from any goroutine. That the store can be written need

@@ -8,6 +8,8 @@ import (
 	"tidegate/adapters"
 	"tidegate/bridge"
 	"tidegate/broker"
+	"tidegate/internal/clock"
+	"tidegate/mqtt"
 	"tidegate/store"
 )
 
@@ -21,6 +23,8 @@ type Status struct {
 	Time          time.Time `json:"time"` // when the document was made
 	Started       time.Time `json:"started"`
 	UptimeSeconds Seconds   `json:"uptime_seconds"`
+
+	TimeQuality clock.Quality `json:"time_quality"` // of the time of day: synced, or unsynced since the start
 
 	Ready    bool     `json:"ready"`    // as /readyz
 	Problems []string `json:"problems"` // what somebody has to look at, the most serious first
@@ -51,6 +55,13 @@ type Bridge struct {
 	Connects          uint64    `json:"connects"`
 	LastAck           time.Time `json:"last_ack,omitzero"`
 	LastAckAgeSeconds *Seconds  `json:"last_ack_age_seconds,omitempty"` // nil: never
+	OldestAgeSeconds  *Seconds  `json:"oldest_age_seconds,omitempty"`   // of what is queued; nil: nothing is, or it is not known
+	Rate              float64   `json:"rate"`                           // messages a second that were acknowledged lately
+	SecondsToEmpty    *Seconds  `json:"seconds_to_empty,omitempty"`     // as fast as the backlog got shorter lately; nil: it did not
+	Returns           uint64    `json:"returns"`                        // to the first server
+
+	Failures map[string]uint64 `json:"failures"` // tries and connections that failed, by cause
+	In       bridge.Downward   `json:"in"`       // what came from upstream
 }
 
 // Connected reports whether a server upstream is there and takes messages, or
@@ -103,15 +114,16 @@ func (s *Server) Status() Status {
 	st := Status{
 		Name: s.src.Name, Version: s.src.Version,
 		Time: time.Now().UTC(), Started: s.src.Started.UTC(), UptimeSeconds: since(s.src.Started),
-		Broker:   s.src.Broker.Status(),
-		Sessions: longest(s.src.Broker.Sessions()),
-		Losses:   s.src.Broker.Losses(),
-		Bridges:  make([]Bridge, 0, len(s.src.Bridges)),
-		Adapters: make([]Adapter, 0, len(s.src.Adapters)),
+		TimeQuality: s.src.Clock.Quality(),
+		Broker:      s.src.Broker.Status(),
+		Sessions:    longest(s.src.Broker.Sessions()),
+		Losses:      s.src.Broker.Losses(),
+		Bridges:     make([]Bridge, 0, len(s.src.Bridges)),
+		Adapters:    make([]Adapter, 0, len(s.src.Adapters)),
 	}
 	for _, b := range s.src.Bridges {
 		b := b.Status()
-		st.Bridges = append(st.Bridges, newBridge(b, s.src.Broker.Backlog("bridge/"+b.Name), s.src.Broker.Backlog("bridge/"+b.Name+"/dead")))
+		st.Bridges = append(st.Bridges, newBridge(b, s.src.Broker.Waiting("bridge/"+b.Name), s.src.Broker.Backlog("bridge/"+b.Name+"/dead")))
 	}
 	for _, a := range s.src.Adapters {
 		st.Adapters = append(st.Adapters, newAdapter(a.Status()))
@@ -135,15 +147,23 @@ func longest(list []broker.SessionStatus) []broker.SessionStatus {
 	return list[:min(len(list), maxSessions)]
 }
 
-func newBridge(b bridge.Status, backlog, dead int64) Bridge {
-	return Bridge{
+func newBridge(b bridge.Status, waiting mqtt.Waiting, dead int64) Bridge {
+	doc := Bridge{
 		Name: b.Name, Server: b.Server, State: b.State.String(),
-		Since: b.Since.UTC(), StateAgeSeconds: since(b.Since), Backlog: backlog,
+		Since: b.Since.UTC(), StateAgeSeconds: since(b.Since), Backlog: waiting.Messages,
 		Error: b.Error, ErrorAt: b.ErrorAt.UTC(),
 		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched, DeadLetters: dead,
 		InFlight: b.InFlight, Connects: b.Connects,
 		LastAck: b.LastAck.UTC(), LastAckAgeSeconds: sinceEver(b.LastAck),
+		Rate: b.Rate, Returns: b.Returns, Failures: b.Failures, In: b.In,
 	}
+	if waiting.Oldest > 0 {
+		doc.OldestAgeSeconds = new(Seconds(waiting.Oldest.Seconds()))
+	}
+	if d, ok := b.ToEmpty(waiting.Messages); ok {
+		doc.SecondsToEmpty = new(Seconds(d.Seconds()))
+	}
+	return doc
 }
 
 func newAdapter(a adapters.Status) Adapter {

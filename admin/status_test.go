@@ -18,6 +18,7 @@ import (
 	"tidegate/adapters"
 	"tidegate/bridge"
 	"tidegate/broker"
+	"tidegate/internal/clock"
 	"tidegate/mqtt"
 	"tidegate/store"
 )
@@ -47,7 +48,7 @@ func example() Status {
 	day := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	two, ninety := Seconds(2.25), Seconds(90)
 	st := Status{
-		Name: "pump-house", Version: "1.2.3", Time: day.Add(30 * time.Hour), Started: day, UptimeSeconds: 30 * 3600,
+		Name: "pump-house", Version: "1.2.3", Time: day.Add(30 * time.Hour), Started: day, UptimeSeconds: 30 * 3600, TimeQuality: clock.Synced,
 		Broker: broker.Status{
 			Connections: 2, Sessions: 3, Retained: 4, PacketsReceived: 5, MessagesReceived: 6, MessagesSent: 7,
 			MessagesDropped: 8, ConnectionsRefused: 9, RetainedRefused: 10,
@@ -69,11 +70,12 @@ func example() Status {
 			{
 				Name: "backup", Server: "tcp://10.0.0.2:1883", State: "up", Since: day, StateAgeSeconds: 29 * 3600,
 				Error: "tcp://10.0.0.2:1883 closed the connection", ErrorAt: day, Acknowledged: 99, InFlight: 1, Connects: 2,
-				LastAck: day.Add(30 * time.Hour), LastAckAgeSeconds: &two,
+				LastAck: day.Add(30 * time.Hour), LastAckAgeSeconds: &two, Rate: 12.5, Returns: 1,
+				Failures: map[string]uint64{"stalled": 1, "tcp": 3}, In: bridge.Downward{Received: 4, Again: 1, Echoes: 2, Expired: 3},
 			},
 			{
 				Name: "cloud", Server: "tcp://emqx-1.example.com:1883", State: "down", Since: day, StateAgeSeconds: 754,
-				Backlog: 1234, Refused: 1, Unmatched: 2, DeadLetters: 3, ErrorAt: day,
+				Backlog: 1234, OldestAgeSeconds: &ninety, SecondsToEmpty: &ninety, Failures: map[string]uint64{"tcp": 7}, Refused: 1, Unmatched: 2, DeadLetters: 3, ErrorAt: day,
 				Error: "there is no route to emqx-1.example.com:1883: is the network up? (dial tcp: network is unreachable)",
 			},
 		},

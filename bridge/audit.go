@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"tidegate/internal/clock"
 	"tidegate/mqtt"
@@ -62,10 +63,18 @@ func NewAudit() *Audit { return &Audit{ways: make(map[string]*way)} }
 
 var errNoEnvelope = errors.New("it has no envelope: set envelope: json, or properties, for the bridge")
 
+// ofGateway reports whether m is what the server keeps about a gateway.
+func ofGateway(m mqtt.Message) bool {
+	return strings.HasSuffix(m.Topic, "/status") && (string(m.Payload) == online || string(m.Payload) == offline)
+}
+
 // Add takes a message, and returns a line about what it shows to be wrong, or "".
 // It fails for one without an envelope.
 func (a *Audit) Add(m mqtt.Message) (finding string, err error) {
 	e, ok := EnvelopeOf(m)
+	if !ok && ofGateway(m) {
+		return "", nil
+	}
 	if !ok {
 		return "", errNoEnvelope
 	}

@@ -21,6 +21,9 @@ type Local interface {
 	// Backlog returns how many messages the inbox called name has not
 	// acknowledged.
 	Backlog(name string) int64
+
+	// Waiting says more about them, and may read the disk for it.
+	Waiting(name string) mqtt.Waiting
 }
 
 // Bridge carries messages to one server of several. Run may be called once at a
@@ -34,6 +37,7 @@ type Bridge struct {
 	look    openFunc // as another client, which wants nothing
 	monitor monitor
 
+	status  string // topic here of what the link itself says upstream; "": none
 	sealer  sealer
 	echoes  *echoes   // of what may come back through in; nil: nothing can
 	circle  *Circle   // of all bridges of the gateway
@@ -44,6 +48,7 @@ type Bridge struct {
 	warnedIn  map[string]bool // see downlink
 	heard     time.Time       // when a server last sent anything; zero: not since the start
 	announced string          // last payload of the state topic
+	changed   chan struct{}   // holds one token when there is something to report
 	saidDown  bool            // the log knows
 
 	saidRefused bool    // the log knows that a subscription is refused
@@ -67,6 +72,11 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 	streams := &streams{dial: dial, tls: cfg.TLS}
 	client, stranger := cfg.client(streams, cfg.ClientID), cfg.client(streams, cfg.ClientID+"-look")
 	client.listens = len(cfg.In) > 0
+	status := ""
+	if *cfg.Will {
+		status = "gateway/" + gateway + "/status"
+		client.status = cfg.own(status)
+	}
 	b := &Bridge{
 		cfg:      cfg,
 		local:    local,
@@ -75,10 +85,12 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 		open:     client.opener(cfg.Protocol),
 		look:     stranger.opener(cfg.Protocol),
 		warnedIn: make(map[string]bool),
+		status:   status,
+		changed:  make(chan struct{}, 1),
 	}
 	b.sealer = sealer{gateway: gateway, bridge: cfg.Name, kind: cfg.Envelope, keep: 4 * cfg.MaxInflight, clock: clock.New()}
 	Join(NewCircle(), b)
-	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now()}
+	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now(), Failures: map[string]uint64{}}
 	return b, nil
 }
 
@@ -121,19 +133,27 @@ func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
 // Run connects, carries and connects again until ctx is done. It returns nil
 // when everything it started has ended.
 func (b *Bridge) Run(ctx context.Context) error {
-	course := newCourse(&b.cfg)
+	var heralding sync.WaitGroup
+	heralding.Go(func() { b.herald(ctx) })
 	b.announce(ctx, "0")
 	if err := b.declareDead(ctx); err != nil && ctx.Err() == nil {
 		b.log.Warn("bridge has no place for messages that the server refuses", "error", err)
 	}
+	b.follow(ctx, newCourse(&b.cfg))
+	heralding.Wait()
+	b.stopped(ctx)
+	return nil
+}
+
+// follow connects to one server after the other until ctx is done.
+func (b *Bridge) follow(ctx context.Context, c course) {
 	for {
-		end := b.round(ctx, &course)
+		end := b.round(ctx, &c)
 		if ctx.Err() != nil {
-			b.stopped(ctx)
-			return nil
+			return
 		}
 		b.down(ctx, end.why)
-		pause(ctx, course.next(end))
+		pause(ctx, c.next(end))
 	}
 }
 
@@ -200,7 +220,7 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 	defer func() { b.heard = l.heard() }()
 	u := uplink{
 		backlog: func() int64 { return b.local.Backlog(places{b.cfg.Name}.inbox()) },
-		cfg:     &b.cfg, server: server, link: l, inbox: inbox, seal: b.sealer.seal, sending: b.sending,
+		cfg:     &b.cfg, server: server, link: l, inbox: inbox, seal: b.sealer.seal, status: b.status, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
 		local: b.local, suspect: &b.suspect, window: b.newWindow(l),
 		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived),
@@ -267,25 +287,7 @@ func (b *Bridge) stopped(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	b.announce(ctx, "0")
-}
-
-// announce publishes the retained state topic, mosquitto's name for it, if it
-// is to change.
-func (b *Bridge) announce(ctx context.Context, state string) {
-	if state == b.announced {
-		return
-	}
-	err := b.local.PublishAsync(ctx, mqtt.Message{
-		Topic:   "$SYS/broker/connection/" + b.cfg.Name + "/state",
-		Payload: []byte(state),
-		QoS:     mqtt.AtLeastOnce,
-		Retain:  true,
-	}, nil)
-	if err != nil {
-		b.log.Warn("bridge cannot publish its state", "state", state, "error", err)
-		return
-	}
-	b.announced = state
+	b.report(ctx)
 }
 
 // pause waits for d or until ctx is done.

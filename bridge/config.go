@@ -47,6 +47,10 @@ type Config struct {
 	// Backoff bounds the wait before the next connection.
 	Backoff Backoff `yaml:"backoff"`
 
+	// Will says whether the server keeps, on gateway/NAME/status under the prefix
+	// of out, whether the gateway is connected. nil: true.
+	Will *bool `yaml:"will"`
+
 	// PreferFirst is how long the first server must have answered before the
 	// bridge returns to it from another. 0: it stays where it is; nil: 10m.
 	PreferFirst *units.Duration `yaml:"prefer_first"`
@@ -102,6 +106,7 @@ func (c *Config) SetDefaults() {
 	setDefault(&c.Backoff.Min, units.Duration(time.Second))
 	setDefault(&c.Backoff.Max, max(c.Backoff.Min, units.Duration(2*time.Minute)))
 	setDefault(&c.StallTimeout, units.Duration(30*time.Second))
+	setNil(&c.Will, true)
 	setNil(&c.PreferFirst, units.Duration(10*time.Minute))
 	setDefault(&c.Envelope, envelopeNone)
 	setDefault(&c.MaxPacketSize, units.MiB)

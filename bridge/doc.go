@@ -25,12 +25,13 @@
 //	goroutine           started by   ends when                         joined by
 //	dial, back off,     caller       ctx is done                       caller
 //	send: Bridge.Run
+//	herald, to report   Bridge.Run   ctx is done                       Bridge.Run
 //	confirm             uplink.run   all sent is confirmed, or         uplink.run
 //	                                 the link is lost
 //	confirm, listen     downlink.    the link is lost, or all that     downlink.end, for
 //	                    start        came is safe                      at most a second
-//	scout, to look at   Bridge.round     the link ends, or the first       Bridge.round
-//	the first server                     server is well
+//	scout, to look at   Bridge.      the link ends, or the first       Bridge.round
+//	the first server    round        server is well
 //	watch               uplink.run   the uplink has finished           uplink.run
 //	paho's own          link open    link.close; a client that hangs   link.close, for
 //	                                 then is abandoned                 at most a second

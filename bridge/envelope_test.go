@@ -150,6 +150,11 @@ func TestAudit(t *testing.T) {
 	if !slices.Equal(found, want) {
 		t.Errorf("found\n%s\nwant\n%s", strings.Join(found, "\n"), strings.Join(want, "\n"))
 	}
+	for _, status := range []string{online, offline} {
+		if _, err := a.Add(mqtt.Message{Topic: "site/gateway/x/status", Payload: []byte(status)}); err != nil {
+			t.Errorf("the gateway's own status: %v", err)
+		}
+	}
 	tally := a.Tallies()[0]
 	if tally.Messages != 10-3+1+2 || tally.Duplicates != 2 || tally.Missing != 3 || tally.Late != 1 || tally.Starts != 1 {
 		t.Errorf("the tally is %+v", tally)

@@ -31,6 +31,7 @@ type fakeLocal struct {
 	opens     int
 	subs      []mqtt.Subscription
 	states    []string // what the bridge published
+	report    []byte   // what it published last
 
 	dead *fakeLocal // what the server refused; nil in itself
 
@@ -88,6 +89,10 @@ func (l *fakeLocal) Backlog(name string) int64 {
 	return int64(l.left())
 }
 
+func (l *fakeLocal) Waiting(name string) mqtt.Waiting {
+	return mqtt.Waiting{Messages: l.Backlog(name), Oldest: time.Minute}
+}
+
 // keep is called for what the bridge publishes through its inbox.
 func (in *fakeInbox) PublishAsync(ctx context.Context, m mqtt.Message, done func(error)) error {
 	return in.local.keep(ctx, m, done)
@@ -98,6 +103,10 @@ func (in *fakeInbox) Publish(context.Context, mqtt.Message) error { panic("not u
 func (l *fakeLocal) PublishAsync(ctx context.Context, m mqtt.Message, _ func(error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if m.Retain && m.QoS == mqtt.AtMostOnce && m.Topic == "$SYS/broker/connection/cloud/status" {
+		l.report = m.Payload
+		return ctx.Err()
+	}
 	if !m.Retain || m.QoS != mqtt.AtLeastOnce || m.Topic != "$SYS/broker/connection/cloud/state" {
 		panic(m.Topic)
 	}
@@ -349,6 +358,7 @@ func testConfig() Config {
 		Name:    "cloud",
 		Servers: []string{"tcp://one:1883"},
 		Out:     []Rule{{Topics: []string{"sensor/#"}, Prefix: "site/"}},
+		Will:    new(false),
 	}
 }
 

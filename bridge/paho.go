@@ -37,9 +37,10 @@ type pahoClient struct {
 	clientID, username, password string
 	keepalive, stallTimeout      time.Duration
 	streams                      *streams
-	maxPacketSize                int  // of what the server sends
-	listens                      bool // the server is to keep a session with what it owes us
-	seen                         seen // QoS 2 messages that the server has not released
+	maxPacketSize                int    // of what the server sends
+	listens                      bool   // the server is to keep a session with what it owes us
+	status                       string // topic where the server keeps whether we are connected; "": none
+	seen                         seen   // QoS 2 messages that the server has not released
 }
 
 // pahoLink is a link: a client and, under it, a connection that is ours.
@@ -51,7 +52,14 @@ type pahoLink struct {
 	listening chan struct{} // closed when take may be called
 	take      func(arrival)
 	seen      *seen
+	status    string // of the client
 }
+
+// What the server keeps at pahoClient.status, retained.
+const (
+	online  = "online"
+	offline = "offline" // its will, too
+)
 
 // client returns a client of c's servers called id, which is to keep no session.
 func (c *Config) client(s *streams, id string) *pahoClient {
@@ -91,6 +99,7 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 		return nil, failedAt(StepConnect, c.connectError(e, err))
 	}
 	c.streams.passed(StepConnect, "MQTT 3.1.1, client id "+c.clientID)
+	l.say(online)
 	return l, nil
 }
 
@@ -99,6 +108,7 @@ func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 		wire:      newWire(conn, c.keepalive+pongTime, c.maxPacketSize, &c.seen),
 		listening: make(chan struct{}),
 		seen:      &c.seen,
+		status:    c.status,
 	}
 	o := paho.NewClientOptions().
 		AddBroker(server).
@@ -120,6 +130,9 @@ func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { l.arrived(m) }).
 		SetConnectionLostHandler(func(_ paho.Client, err error) { l.wire.fail(err) }).
 		SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return l.wire, nil })
+	if c.status != "" {
+		o.SetWill(c.status, offline, byte(mqtt.AtLeastOnce), true)
+	}
 	l.client = paho.NewClient(o)
 	return l
 }
@@ -148,6 +161,13 @@ func (l *pahoLink) connect(ctx context.Context) error {
 		return cmp.Or(context.Cause(ctx), cause)
 	}
 	return nil
+}
+
+// say has the server keep whether we are connected, as long as it listens.
+func (l *pahoLink) say(status string) {
+	if l.status != "" && l.wire.alive.Err() == nil {
+		l.publish(mqtt.Message{Topic: l.status, Payload: []byte(status), Retain: true})
+	}
 }
 
 func (l *pahoLink) publish(m mqtt.Message) receipt {
@@ -215,6 +235,7 @@ func (l *pahoLink) abort(cause error) { l.wire.fail(cause) }
 
 func (l *pahoLink) close() {
 	_ = l.wire.SetWriteDeadline(time.Now().Add(closeTimeout / 2)) // for a DISCONNECT that nobody reads
+	l.say(offline)
 	l.wire.release()
 	l.client.Disconnect(uint(closeTimeout / time.Millisecond))
 	l.wire.fail(net.ErrClosed)

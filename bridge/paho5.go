@@ -48,6 +48,7 @@ type paho5Link struct {
 	listening chan struct{} // closed when take may be called
 	take      func(arrival)
 	seen      *seen
+	status    string // of the client
 }
 
 // open is an openFunc.
@@ -76,6 +77,7 @@ func (c *paho5Client) open(ctx context.Context, server string) (link, error) {
 		return nil, failedAt(StepConnect, fmt.Errorf("%s %w", e.address, err))
 	}
 	c.streams.passed(StepConnect, "MQTT 5, client id "+c.clientID)
+	l.say(online)
 	return l, nil
 }
 
@@ -83,7 +85,7 @@ func (c *paho5Client) newLink(conn net.Conn) *paho5Link {
 	w := newWire(conn, c.keepalive+pongTime, c.maxPacketSize, &c.seen)
 	w.in.five = true
 	l := &paho5Link{
-		wire: &gathering{wire: w}, session: newSession5(w.fail), seen: &c.seen,
+		wire: &gathering{wire: w}, session: newSession5(w.fail), seen: &c.seen, status: c.status,
 		aliases: make(map[string]uint16), listening: make(chan struct{}),
 	}
 	l.client = paho5.NewClient(paho5.ClientConfig{
@@ -112,6 +114,9 @@ func (c *paho5Client) hello() *paho5.Connect {
 	}
 	if c.maxPacketSize > 0 {
 		p.Properties.MaximumPacketSize = paho5.Uint32(uint32(c.maxPacketSize))
+	}
+	if c.status != "" {
+		p.WillMessage = &paho5.WillMessage{Topic: c.status, Payload: []byte(offline), QoS: byte(mqtt.AtLeastOnce), Retain: true}
 	}
 	if c.listens {
 		p.Properties.SessionExpiryInterval = paho5.Uint32(neverExpires)
@@ -144,6 +149,13 @@ func orElse[T any](p *T, absent T) T {
 }
 
 func (l *paho5Link) limit() int { return l.window }
+
+// say has the server keep whether we are connected, as long as it listens.
+func (l *paho5Link) say(status string) {
+	if l.status != "" && l.wire.alive.Err() == nil {
+		l.publish(mqtt.Message{Topic: l.status, Payload: []byte(status), Retain: true})
+	}
+}
 
 func (l *paho5Link) publish(m mqtt.Message) receipt {
 	p, r := publish5(m), newReceipt5()
@@ -287,6 +299,7 @@ func (l *paho5Link) abort(cause error) { l.wire.fail(cause) }
 
 func (l *paho5Link) close() {
 	_ = l.wire.SetWriteDeadline(time.Now().Add(closeTimeout / 2)) // for a DISCONNECT that nobody reads
+	l.say(offline)
 	l.wire.release()
 	left := make(chan struct{})
 	go func() {
@@ -312,6 +325,8 @@ func (c *paho5Client) refused(e endpoint, reason packet.Reason, said string) err
 		return fmt.Errorf("%s refuses user %q with client id %q, %w: check username and password_file, and what the server allows them", e.address, c.username, c.clientID, err)
 	case packet.ReasonClientIDNotValid:
 		return fmt.Errorf("%s refuses client id %q, %w: set client_id to one that it allows", e.address, c.clientID, err)
+	case packet.ReasonRetainNotSupported, packet.ReasonTopicNameInvalid:
+		return fmt.Errorf("%s refuses the retained will on %q, %w: write will: false", e.address, c.status, err)
 	case packet.ReasonUnsupportedVersion:
 		return fmt.Errorf("%s refuses MQTT 5, %w: write protocol: 4", e.address, err)
 	}

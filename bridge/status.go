@@ -67,6 +67,9 @@ type Status struct {
 
 	Failures map[string]uint64 `json:"failures"` // tries and connections that failed, by cause
 
+	Rate   float64 `json:"rate"`   // messages a second that were acknowledged lately
+	Shrink float64 `json:"shrink"` // messages a second by which the backlog got shorter lately
+
 	In Downward `json:"in"` // what came from upstream
 }
 
@@ -78,13 +81,20 @@ func (s *Status) leave() {
 	s.State, s.InFlight = Down, 0
 }
 
+// ToEmpty returns how long a backlog takes that goes on getting shorter as it did
+// lately; false if it did not.
+func (s *Status) ToEmpty(backlog int64) (time.Duration, bool) {
+	d := float64(backlog) / s.Shrink
+	if s.State != Up || backlog == 0 || s.Shrink <= 0 || d > forEver.Seconds() {
+		return 0, false
+	}
+	return time.Duration(d * float64(time.Second)), true
+}
+
 // fail notes why the bridge is not up.
 func (s *Status) fail(why error) {
 	s.leave()
 	s.Error, s.ErrorAt = why.Error(), time.Now()
-	if s.Failures == nil {
-		s.Failures = make(map[string]uint64)
-	}
 	s.Failures[causeOf(why)]++
 }
 

@@ -34,6 +34,7 @@ type uplink struct {
 	monitor *monitor
 	log     *slog.Logger
 	backlog func() int64                      // what the inbox has not acknowledged
+	status  string                            // here, of the gateway: the link itself says it upstream; "": it does not
 	seal    func(mqtt.Delivery) mqtt.Delivery // makes what goes upstream of it, but for the topic
 	sending func(mqtt.Delivery, mqtt.Message) // is told what goes upstream, as what
 	warned  *firsts                           // filters whose messages were refused; of the bridge
@@ -110,6 +111,10 @@ func (u *uplink) send(ctx context.Context, sent chan<- owed) error {
 
 // forward sends d, or does away with it if it can never be sent.
 func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed) {
+	if d.Topic == u.status {
+		u.inbox.Ack(d.Seq)
+		return
+	}
 	if again := (places{u.cfg.Name}).again(); strings.HasPrefix(d.Topic, again) {
 		d.Message, _ = revived(d.Message, again)
 	}

@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"tidegate/mqtt"
 )
@@ -79,4 +81,71 @@ func TestAnInboxCountsWhatArrives(t *testing.T) {
 	expect(0, 0)
 	receive(t, d.ctx(), in, "a/x")
 	expect(0, 0)
+}
+
+// How old the oldest message is that waits: it may stand in the journal, in memory
+// or in the window, and the gateway may have been restarted since.
+func TestHowLongAnInboxWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newBed(t, func(d *bed) { d.cfg.Listeners = nil; d.opts.Line = time.Now })
+		sub := mqtt.Subscription{Filter: "a/#", QoS: mqtt.AtLeastOnce}
+		open := func() mqtt.Inbox {
+			t.Helper()
+			in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{MaxInflight: 1}, sub)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return in
+		}
+		want := func(where string, messages int64, oldest time.Duration) {
+			t.Helper()
+			w := d.b.Waiting("up")
+			if off := w.Oldest - oldest; w.Messages != messages || off < -time.Second || off > time.Second {
+				t.Errorf("%s: %+v, want %d messages, the oldest %v old", where, w, messages, oldest)
+			}
+		}
+		want("there is no inbox", 0, 0)
+		open().Close()
+		want("nothing waits", 0, 0)
+		for range 3 {
+			publish(t, d.b, "a/x", mqtt.AtLeastOnce)
+			time.Sleep(time.Hour)
+		}
+		want("in the journal", 3, 3*time.Hour)
+		in := open()
+		first, err := in.Recv(d.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want("in the window", 3, 3*time.Hour)
+		in.Ack(first.Seq)
+		time.Sleep(5 * time.Second)
+		want("the next", 2, 2*time.Hour+5*time.Second)
+		in.Close()
+		d.stop()
+		d.start()
+		want("after a restart", 2, 2*time.Hour+5*time.Second)
+		d.stop()
+	})
+}
+
+// What the gateway says about itself is retained in memory and costs no write, and
+// what a client says is none of that.
+func TestWhatTheGatewaySaysOfItselfIsNotWritten(t *testing.T) {
+	d := newBed(t, nil)
+	const topic = sysPrefix + "connection/cloud/state"
+	commits := d.st.Stats().Commits
+	for _, payload := range []string{"0", "1"} {
+		m := mqtt.Message{Topic: topic, Payload: []byte(payload), QoS: mqtt.AtLeastOnce, Retain: true}
+		if err := d.b.Publish(d.ctx(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := d.b.sysRetained.match(topic, 0); len(n) != 1 || string(n[0].body.payload()) != "1" || d.b.retained.count() != 0 {
+		t.Errorf("%d are kept in memory, %d on disk", len(n), d.b.retained.count())
+	}
+	if n := d.st.Stats().Commits; n != commits {
+		t.Errorf("%d commits", n-commits)
+	}
+	d.stop()
 }

@@ -160,11 +160,11 @@ func goesOn(before, err error) bool {
 
 // unwritten returns what is owed and not on disk. current is false if the journal
 // has grown beyond upTo.
-func (s *session) unwritten(after, upTo uint64, done func(uint64) bool) (list []item, current bool) {
+func (s *session) unwritten(after, upTo uint64, done func(*item) bool) (list []item, current bool) {
 	current = s.b.commit.eachOwed(s, func(r *record, o *owner) bool {
 		it := itemFromTag(o.tag)
 		it.body, it.seq = r.body, r.seq
-		if r.seq > after && !done(r.seq) {
+		if r.seq > after && !done(&it) {
 			list = append(list, it)
 		}
 		return true
@@ -174,15 +174,16 @@ func (s *session) unwritten(after, upTo uint64, done func(uint64) bool) (list []
 
 // outstanding returns the place behind which messages are owed, and which of those
 // behind it are not, as of now.
-func (s *session) outstanding() (from uint64, done func(seq uint64) bool) {
+func (s *session) outstanding() (from uint64, done func(*item) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	cut := slices.Clone(s.cut)
 	acknowledged := make(map[uint64]bool)
 	for _, a := range s.beyond {
 		acknowledged[a.seq] = !a.released
 	}
 	if s.share == nil {
-		return s.cursor(), func(seq uint64) bool { return acknowledged[seq] }
+		return s.cursor(), func(it *item) bool { return acknowledged[it.seq] || !cut.keep(it.seq, it.ordinal) }
 	}
 	out := make(map[uint64]bool) // with a member, or to be passed on again
 	for i := range s.window.len() {
@@ -193,22 +194,24 @@ func (s *session) outstanding() (from uint64, done func(seq uint64) bool) {
 		out[seq] = true
 		from = min(from, seq-1)
 	}
-	return from, func(seq uint64) bool { return seq <= drawn && !out[seq] }
+	return from, func(it *item) bool {
+		return it.seq <= drawn && !out[it.seq] || !out[it.seq] && !cut.keep(it.seq, it.ordinal)
+	}
 }
 
 // eachStored calls fn for what is on disk up to upTo. It returns the place of the
 // last one, and whether fn wants more.
-func (s *session) eachStored(after, upTo uint64, done func(uint64) bool, fn func(mqtt.Delivery) bool) (last uint64, more bool, err error) {
+func (s *session) eachStored(after, upTo uint64, done func(*item) bool, fn func(mqtt.Delivery) bool) (last uint64, more bool, err error) {
 	more = true
 	now, line := s.b.now(), s.b.line()
 	err = s.b.commit.store.Read(s.queue, after, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		after = seq
 		it := itemFromTag(tag)
 		b, err := parseBody(data, now, line)
-		if !validQoS(it.qos) || err != nil || done(seq) {
+		it.seq, it.body = seq, b
+		if !validQoS(it.qos) || err != nil || done(&it) {
 			return true
 		}
-		it.seq, it.body = seq, b
 		more = fn(s.b.deliveryOf(&it, now))
 		return more
 	})

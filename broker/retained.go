@@ -103,6 +103,9 @@ var errRetained = errors.New("no room for another retained message: it was neith
 // 1 or 2 message is told once that is on disk. Without room for it, a publisher
 // that can be told is refused the message; that of any other is only delivered.
 func (b *Broker) keepRetained(t *turn, p *publication, kept body) error {
+	if b.keepSys(p, kept) {
+		return nil
+	}
 	ok, first := b.storeRetained(t, p, kept)
 	if !ok {
 		b.stats.retainedRefused.Add(1)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -155,14 +156,24 @@ func (y *sys) load(put func(string, any), dt time.Duration) {
 	}
 }
 
+// keepSys retains in memory only what the gateway says about itself, and
+// reports whether p is such a message.
+func (b *Broker) keepSys(p *publication, kept body) bool {
+	if p.from != nil || !bytes.HasPrefix(p.topic, []byte(sysPrefix)) {
+		return false
+	}
+	r := &b.sysRetained
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = r.set(retainedMessage{kept, p.qos}) // there is room: the names are few
+	return true
+}
+
 // put retains one message and sends it to its subscribers.
 func (y *sys) put(t *turn, name, value string) {
 	topic := sysPrefix + name
 	kept := appendBody(nil, topic, []byte(value), nil, t.now)
-	r := &y.b.sysRetained
-	r.mu.Lock()
-	_, _ = r.set(retainedMessage{kept, mqtt.AtMostOnce}) // there is room: the names are few
-	r.mu.Unlock()
+	y.b.keepSys(&publication{topic: kept.topic()}, kept)
 	p := publication{topic: kept.topic(), payload: kept.payload(), qos: mqtt.AtMostOnce}
 	if err := y.b.route(t, &p); err != nil {
 		y.b.log.Debug("cannot publish about the broker", "topic", topic, "error", err)

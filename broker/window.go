@@ -46,7 +46,7 @@ func (w *window) findSeq(seq uint64) int {
 // connection end, a durable session reads it again from where it is stored, and
 // another ends as well.
 func (w *window) add(s slot) {
-	s.body = body{}
+	s.body = body{at: s.body.at}
 	w.slots.push(s)
 }
 

@@ -127,6 +127,12 @@ type InboxOptions struct {
 	Queue QueueLimits // of what it is owed
 }
 
+// Waiting is what an inbox has not acknowledged.
+type Waiting struct {
+	Messages int64
+	Oldest   time.Duration // age of the oldest of them; 0: not known
+}
+
 // Inbox is a durable queue with one consumer. What is not acknowledged is handed
 // out again, in the same order, when the inbox is opened the next time, also
 // after a restart.

@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"tidegate/admin"
 	"tidegate/broker"
@@ -101,15 +100,7 @@ func stoppedSources(dir string, st *store.Store) (admin.Sources, error) {
 	cfg.Listeners = nil
 	line := clock.Peek(dir)
 	b, err := broker.New(cfg, broker.Options{Store: st, Line: line.Now})
-	return admin.Sources{Version: thisBuild().Version, Broker: b, Store: st, Real: realTime(line)}, err
-}
-
-// realTime asks the clock for those who do not know it.
-func realTime(c *clock.Clock) func(time.Time) (time.Time, string) {
-	return func(line time.Time) (time.Time, string) {
-		at, quality, _ := c.Real(line)
-		return at, string(quality)
-	}
+	return admin.Sources{Version: thisBuild().Version, Broker: b, Store: st, Clock: line}, err
 }
 
 // serveControl returns when c can be reached. stop ends it.

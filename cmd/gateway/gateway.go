@@ -94,7 +94,7 @@ func (g *gateway) make() (err error) {
 	}
 	src := admin.Sources{
 		Name: g.cfg.Gateway.Name, Version: thisBuild().Version, Started: g.started,
-		Broker: g.broker, Bridges: g.bridges, Adapters: g.supervisors, Store: g.store, Real: realTime(g.clock),
+		Broker: g.broker, Bridges: g.bridges, Adapters: g.supervisors, Store: g.store, Clock: g.clock,
 	}
 	g.admin = admin.New(g.cfg.Admin.Listen, src, g.log)
 	g.control = admin.NewControl(g.cfg.Gateway.DataDir, src, g.log)

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"tidegate/admin"
+	"tidegate/bridge"
 	"tidegate/broker"
 )
 
@@ -98,12 +99,14 @@ func TestStatusWithoutAnAnswer(t *testing.T) {
 func TestStatusFitsTheTerminal(t *testing.T) {
 	long := strings.Repeat("lang-ß-", 30) + "\x1b[31m\n\r"
 	many, old := uint64(math.MaxUint64), admin.Seconds(9999*86400+23*3600)
-	st := admin.Status{Name: long, Version: long, UptimeSeconds: old, Problems: []string{long + " " + strings.Repeat("word ", 50) + long}}
+	st := admin.Status{Name: long, Version: long, UptimeSeconds: old, TimeQuality: "unsynced", Problems: []string{long + " " + strings.Repeat("word ", 50) + long}}
 	st.Broker = broker.Status{
 		Connections: math.MaxInt, Retained: math.MaxInt, MessagesReceived: many, MessagesSent: many, MessagesDropped: many, ConnectionsRefused: many,
 	}
 	st.Bridges = []admin.Bridge{{
 		Name: long, Server: long, State: long, StateAgeSeconds: old, Backlog: math.MaxInt64, Acknowledged: many, LastAckAgeSeconds: &old,
+		OldestAgeSeconds: &old, Rate: 99999, SecondsToEmpty: &old, DeadLetters: math.MaxInt64, Failures: map[string]uint64{"websocket": many, "stalled": many},
+		In: bridge.Downward{Received: many, Expired: many},
 	}}
 	a := admin.Adapter{StateAgeSeconds: old, LastReadingAgeSeconds: &old}
 	a.Name, a.Device, a.State, a.Readings, a.Rejected = long, long, "offline", many, map[string]uint64{"cut": many}

@@ -22,6 +22,7 @@ const (
 	maxName     = 16 // of a bridge or adapter
 	maxState    = 8
 	maxPlace    = 32 // of a server or device
+	maxCauses   = 20
 	maxClient   = 44
 	maxClients  = 20 // rows; programs take -o json
 	maxFilter   = 24
@@ -32,9 +33,10 @@ const (
 func statusText(st *admin.Status) string {
 	var b strings.Builder
 	writeVerdict(&b, st.Problems)
-	fmt.Fprintf(&b, "\n%s, version %s, up %s, its clock: %s\n", shorten(st.Name, 24), shorten(st.Version, 16),
-		st.UptimeSeconds, st.Time.UTC().Format("2006-01-02 15:04:05 UTC"))
+	fmt.Fprintf(&b, "\n%s, version %s, up %s, clock: %s, %s\n", shorten(st.Name, maxName), shorten(st.Version, 16),
+		st.UptimeSeconds, st.Time.UTC().Format("2006-01-02 15:04:05 UTC"), shorten(string(st.TimeQuality), maxState))
 	writeBridges(&b, st.Bridges)
+	writeTraffic(&b, st.Bridges)
 	writeAdapters(&b, st.Adapters)
 	writeSessions(&b, st)
 	writeLosses(&b, st.Losses)
@@ -65,6 +67,38 @@ func writeBridges(b *strings.Builder, bridges []admin.Bridge) {
 		})
 	}
 	writeTable(b, []string{"BRIDGE", "STATE", "FOR", "SERVER", "QUEUED", "ACKED", "LAST ACK"}, rows)
+}
+
+// writeTraffic says how fast each bridge gets on, what came down, and what failed.
+func writeTraffic(b *strings.Builder, bridges []admin.Bridge) {
+	var rows [][]string
+	for i := range bridges {
+		br := &bridges[i]
+		rows = append(rows, []string{
+			shorten(br.Name, maxName), orDash(br.OldestAgeSeconds), fmt.Sprintf("%.1f/s", br.Rate), orDash(br.SecondsToEmpty),
+			count(br.DeadLetters), count(br.In.Received), count(br.In.Echoes + br.In.Expired + br.In.Refused + br.In.Unmatched),
+			shorten(causes(br.Failures), maxCauses),
+		})
+	}
+	writeTable(b, []string{"BRIDGE", "OLDEST", "RATE", "EMPTY IN", "PUT ASIDE", "CAME DOWN", "DROPPED", "FAILED"}, rows)
+}
+
+// causes is "3 tcp, 1 stalled", what happened most first.
+func causes(failures map[string]uint64) string {
+	names := slices.Sorted(maps.Keys(failures))
+	slices.SortStableFunc(names, func(x, y string) int { return cmp.Compare(failures[y], failures[x]) })
+	for i, name := range names {
+		names[i] = count(failures[name]) + " " + name
+	}
+	return strings.Join(names, ", ")
+}
+
+// orDash is a dash for nil.
+func orDash(s *admin.Seconds) string {
+	if s == nil {
+		return "-"
+	}
+	return s.String()
 }
 
 func writeAdapters(b *strings.Builder, adapters []admin.Adapter) {

@@ -193,9 +193,13 @@ func (c *Clock) Raise(passed time.Time) {
 }
 
 // Trusted reports whether the time of day is known to be right.
-func (c *Clock) Trusted() bool {
+func (c *Clock) Trusted() bool { return c.Quality() == Synced }
+
+// Quality is that of the time of day now: [Synced], or [Unsynced] until the system
+// has said for the first time since the start that its clock is right.
+func (c *Clock) Quality() Quality {
 	_, q, _ := c.Real(c.Now())
-	return q == Synced
+	return q
 }
 
 // Run looks at the system's clock, and saves the time now and then, until ctx is

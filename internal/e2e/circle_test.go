@@ -70,6 +70,7 @@ broker:
 bridges:
   - name: peer
     servers: ["tcp://%s"]
+    will: false
     backoff: {min: 50ms, max: 500ms}
     %s
 `, name, g.data, address, server, rules))

@@ -76,6 +76,7 @@ bridges:
   - name: cloud
     servers: ["tcp://%s"]
     max_inflight: %d
+    will: false
     stall_timeout: 1s
     backoff: {min: 5ms, max: 50ms}
     out: [{topics: ["s/#"], prefix: up/}]
