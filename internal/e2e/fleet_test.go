@@ -24,7 +24,7 @@ const (
 // what was not acknowledged.
 type fleet struct {
 	watched
-	g       *gateway
+	to      *edge
 	allowed int // messages that may be sent in all; more are for the next phase
 	taken   int // of them, how many publishers have begun to send
 	acked   int // messages acknowledged to publishers, each counted once
@@ -35,7 +35,12 @@ type fleet struct {
 // newFleet starts publishers that wait for messages to be allowed.
 func newFleet(t testing.TB, g *gateway) *fleet {
 	t.Helper()
-	f := &fleet{g: g, done: newLedger()}
+	return newFleetTo(t, &g.edge)
+}
+
+func newFleetTo(t testing.TB, to *edge) *fleet {
+	t.Helper()
+	f := &fleet{to: to, done: newLedger()}
 	background(t, func(ctx context.Context) {
 		var running sync.WaitGroup
 		for i := range publishers {
@@ -80,7 +85,7 @@ type publisher struct {
 
 func (p *publisher) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		conn, err := p.g.dial(ctx, client.Options{CleanSession: true, Window: window})
+		conn, err := p.to.dial(ctx, client.Options{CleanSession: true, Window: window})
 		if err != nil {
 			return
 		}

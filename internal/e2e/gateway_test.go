@@ -30,13 +30,18 @@ const (
 // gateway is the program under test. It keeps its configuration and data when
 // it is killed and started again; its port changes.
 type gateway struct {
-	watched
+	edge
 	t       testing.TB
 	conf    string
 	data    string
 	process *process
-	address string        // of its listener; empty while it is down
 	slowest time.Duration // from the start of the process to "ready"
+}
+
+// edge is where publishers connect to.
+type edge struct {
+	watched
+	address string // empty while it is down
 }
 
 // newGateway starts a gateway whose uplink goes to server. adapters is that part
@@ -135,23 +140,22 @@ func (g *gateway) awaitAdapter(name string) {
 	g.process.awaitLine(g.t, "adapter is online", "adapter="+name)
 }
 
-// dial connects to the gateway as soon as it is up. It fails only when ctx is
-// done.
-func (g *gateway) dial(ctx context.Context, o client.Options) (c *client.Conn, err error) {
-	err = g.reach(ctx, func(address string) (err error) {
+// dial connects to the edge as soon as it is up. It fails only when ctx is done.
+func (e *edge) dial(ctx context.Context, o client.Options) (c *client.Conn, err error) {
+	err = e.reach(ctx, func(address string) (err error) {
 		c, err = client.Dial(ctx, address, o)
 		return err
 	})
 	return c, err
 }
 
-// reach calls try with the address of the gateway, whenever it is up, until that
+// reach calls try with the address of the edge, whenever it is up, until that
 // works or ctx is done.
-func (g *gateway) reach(ctx context.Context, try func(address string) error) error {
+func (e *edge) reach(ctx context.Context, try func(address string) error) error {
 	for {
 		var address string
-		up := func() bool { address = g.address; return address != "" }
-		if err := g.wait(ctx, up); err != nil {
+		up := func() bool { address = e.address; return address != "" }
+		if err := e.wait(ctx, up); err != nil {
 			return err
 		}
 		err := try(address)
@@ -197,9 +201,10 @@ func (u usage) String() string {
 }
 
 // measure samples what the gateway's process uses until peak is called.
-func (g *gateway) measure() (peak func() usage) {
-	g.t.Helper()
-	path := fmt.Sprintf("/proc/%d/status", g.process.cmd.Process.Pid)
+func (g *gateway) measure() (peak func() usage) { return g.process.measure() }
+
+func (p *process) measure() (peak func() usage) {
+	path := fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid)
 	stop, result := make(chan struct{}), make(chan usage, 1)
 	go func() {
 		tick := time.NewTicker(10 * time.Millisecond)
