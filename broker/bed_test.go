@@ -119,6 +119,11 @@ func (d *bed) reckon() {
 			d.t.Errorf("session %q is owed %d messages in %d bytes, and %v on disk; the journal has %v, and %v are not in it: %v",
 				s.id, s.owed.Load(), s.bytes, s.stored, owed, waiting, err)
 		}
+		listed := int64(0)
+		err = s.eachQueued(0, func(mqtt.Delivery) bool { listed++; return true })
+		if (err != nil || listed != s.owed.Load()) && s.sized && !d.damaged {
+			d.t.Errorf("of session %q %d messages are listed, and it is owed %d: %v", s.id, listed, s.owed.Load(), err)
+		}
 	}
 	if have, want := d.b.stats.delivered.Load()+inventory(d.b)-d.before, d.b.stats.accepted.Load(); have != want {
 		d.t.Errorf("%d messages were accepted, of which %d are delivered, queued or lost", want, have)

@@ -177,7 +177,7 @@ func (s *session) unwritten(after, upTo uint64, done func(*item) bool) (list []i
 func (s *session) outstanding() (from uint64, done func(*item) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cut := slices.Clone(s.cut)
+	cut := slices.Clone(s.cuts)
 	acknowledged := make(map[uint64]bool)
 	for _, a := range s.beyond {
 		acknowledged[a.seq] = !a.released
