@@ -50,7 +50,13 @@ type Message struct {
 	ContentType     string              `json:"content_type,omitempty"`
 	ResponseTopic   string              `json:"response_topic,omitempty"`
 	CorrelationData []byte              `json:"correlation_data_base64,omitempty"`
-	User            []mqtt.UserProperty `json:"user_properties,omitempty"`
+	User            []UserProperty `json:"user_properties,omitempty"`
+}
+
+// UserProperty is a pair of texts from the publisher.
+type UserProperty struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // Bytes returns the payload.
@@ -73,7 +79,10 @@ func (src *Sources) message(d *mqtt.Delivery) Message {
 		m.Binary = d.Payload
 	}
 	if p := d.Properties; p != nil {
-		m.UTF8, m.ContentType, m.ResponseTopic, m.CorrelationData, m.User = p.UTF8, p.ContentType, p.ResponseTopic, p.CorrelationData, p.User
+		m.UTF8, m.ContentType, m.ResponseTopic, m.CorrelationData = p.UTF8, p.ContentType, p.ResponseTopic, p.CorrelationData
+		for _, u := range p.User {
+			m.User = append(m.User, UserProperty(u))
+		}
 	}
 	return m
 }

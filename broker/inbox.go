@@ -174,7 +174,7 @@ func (in *inbox) deliver(it item, now int64, _ bool) (flush bool) {
 		}
 		in.loose += it.size()
 	}
-	d := in.s.b.deliveryOf(&it, now)
+	d := in.s.b.deliveryOf(&it, now, in.s.b.line())
 	d.Payload = payload
 	in.ready.push(d)
 	return true

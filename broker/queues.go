@@ -144,7 +144,7 @@ func (s *session) eachQueued(after uint64, fn func(mqtt.Delivery) bool) error {
 		}
 		if rest, current := s.unwritten(after, upTo, done); current || !more {
 			for i := 0; more && i < len(rest); i++ {
-				more = fn(s.b.deliveryOf(&rest[i], s.b.now()))
+				more = fn(s.b.deliveryOf(&rest[i], s.b.now(), s.b.line()))
 			}
 			return damage
 		}
@@ -212,19 +212,20 @@ func (s *session) eachStored(after, upTo uint64, done func(*item) bool, fn func(
 		if !validQoS(it.qos) || err != nil || done(&it) {
 			return true
 		}
-		more = fn(s.b.deliveryOf(&it, now))
+		more = fn(s.b.deliveryOf(&it, now, line))
 		return more
 	})
 	return after, more, err
 }
 
-// deliveryOf is the message as those inside the process know it.
-func (b *Broker) deliveryOf(it *item, now int64) mqtt.Delivery {
+// deliveryOf is the message as those inside the process know it, at broker time now,
+// when [Options.Line] says line.
+func (b *Broker) deliveryOf(it *item, now int64, line time.Time) mqtt.Delivery {
 	m := mqtt.Message{Topic: string(it.body.topic()), Payload: it.body.payload(), QoS: it.qos, Retain: it.retain}
 	it.body.describe(&m, now)
 	d := mqtt.Delivery{Seq: it.seq, Relayed: it.relay, Message: m}
 	if it.body.at != 0 {
-		d.At = b.line().Add(time.Duration(it.body.at - now))
+		d.At = line.Add(time.Duration(it.body.at - now))
 	}
 	return d
 }

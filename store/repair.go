@@ -191,7 +191,7 @@ func (s *Store) rebuildState(damage error) (*boltFile, error) {
 	}
 	defer v.close()
 	rows := 0
-	f, err := writeAside(path+tmpSuffix, bolt.Options{}, func(f *boltFile) error {
+	f, err := writeAside(path+tmpSuffix, stateOptions, func(f *boltFile) error {
 		return f.update(func(tx *bolt.Tx) error {
 			if err := putFormat(tx); err != nil || v.first() != 0 { // a segment that has got here
 				return err
