@@ -45,11 +45,11 @@ type Message struct {
 	Payload *string   `json:"payload,omitempty"`        // text
 	Binary  []byte    `json:"payload_base64,omitempty"` // what is no text
 
-	ExpirySeconds   uint32              `json:"expiry_seconds,omitempty"` // left
-	UTF8            bool                `json:"utf8,omitempty"`           // the publisher says that the payload is text
-	ContentType     string              `json:"content_type,omitempty"`
-	ResponseTopic   string              `json:"response_topic,omitempty"`
-	CorrelationData []byte              `json:"correlation_data_base64,omitempty"`
+	ExpirySeconds   uint32         `json:"expiry_seconds,omitempty"` // left
+	UTF8            bool           `json:"utf8,omitempty"`           // the publisher says that the payload is text
+	ContentType     string         `json:"content_type,omitempty"`
+	ResponseTopic   string         `json:"response_topic,omitempty"`
+	CorrelationData []byte         `json:"correlation_data_base64,omitempty"`
 	User            []UserProperty `json:"user_properties,omitempty"`
 }
 
