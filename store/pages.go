@@ -186,22 +186,29 @@ type pageElem struct {
 	key, value []byte // value: of a leaf
 	child      uint64 // of a branch
 	bucket     bool   // value is a bucket
+	at         int    // where the key begins, counted from the entry
 }
 
 // elements returns the entries of page, whose keys must ascend and keep the bounds.
+// bbolt writes keys and values one behind the other, so that a count, a place or a
+// length that has changed shows.
 func elements(page, lo, hi []byte) ([]pageElem, error) {
 	ne := binary.NativeEndian
 	id, count, leaf := ne.Uint64(page), int(ne.Uint16(page[10:])), ne.Uint16(page[8:]) == leafFlag
 	if pageHeader+count*pageElement > len(page) {
 		return nil, fmt.Errorf("page %d: has no room for %d elements", id, count)
 	}
-	elems := make([]pageElem, count)
+	elems, next := make([]pageElem, count), count*pageElement
 	for i := range elems {
 		rest := page[pageHeader+i*pageElement:]
 		e, err := element(rest, leaf)
 		if err != nil {
 			return nil, fmt.Errorf("page %d element %d: %w", id, i, err)
 		}
+		if i*pageElement+e.at != next {
+			return nil, fmt.Errorf("page %d element %d: lies at %d, the one before ends at %d", id, i, i*pageElement+e.at, next)
+		}
+		next += len(e.key) + len(e.value)
 		if c := bytes.Compare(lo, e.key); c > 0 || c == 0 && i > 0 || hi != nil && bytes.Compare(e.key, hi) >= 0 {
 			return nil, fmt.Errorf("page %d element %d: key %x out of order", id, i, e.key)
 		}
@@ -223,6 +230,7 @@ func element(rest []byte, leaf bool) (e pageElem, err error) {
 	if ksize == 0 || pos+ksize+vsize > uint64(len(rest)) {
 		return e, fmt.Errorf("key of %d and value of %d bytes at %d exceed the page", ksize, vsize, pos)
 	}
+	e.at = int(pos)
 	e.key, e.value = rest[pos:pos+ksize], rest[pos+ksize:pos+ksize+vsize]
 	return e, nil
 }

@@ -224,6 +224,11 @@ func eachElement(page []byte, fn func(e pageElem, i int) bool) (whole bool) {
 	if flags != leafFlag && flags != branchFlag {
 		return false
 	}
+	if len(page) >= pageHeader+pageElement && count > 0 {
+		if e, err := element(page[pageHeader:], flags == leafFlag); err == nil {
+			count = max(count, e.at/pageElement) // the first key lies behind all entries
+		}
+	}
 	whole = pageHeader+count*pageElement <= len(page)
 	for i := range min(count, (len(page)-pageHeader)/pageElement) {
 		e, err := element(page[pageHeader+i*pageElement:], flags == leafFlag)
