@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +17,8 @@ const (
 	// lookInterval is how often the system is asked whether its clock is right.
 	lookInterval = 10 * time.Second
 
-	// saveInterval is how often the time is saved. After a power cut the line
+	// saveInterval is how often the time is saved while somebody asks for it: an
+	// idle gateway writes nothing. After a power cut the line
 	// goes on by as much behind what was saved, so that it never shows a time
 	// twice.
 	saveInterval = 10 * time.Minute
@@ -52,6 +54,9 @@ type Clock struct {
 	wall   func() time.Time // what the system's clock says
 	synced func() bool      // whether the system knows it to be right
 	began  time.Time        // with the monotonic clock
+
+	used atomic.Bool   // the line was asked for since it was saved
+	wake chan struct{} // holds a token when it was, for the first time
 
 	mu    sync.Mutex
 	state state
@@ -130,6 +135,8 @@ func (c *Clock) open() error {
 	}
 	c.first += int64(time.Millisecond) - c.first%int64(time.Millisecond) // stamps may be cut to milliseconds
 	c.first += int64(slack)
+	c.used.Store(true) // so that it is saved
+	c.wake = make(chan struct{}, 1)
 	c.state.Clean = false
 	c.state.Boot++
 	c.begin(c.first-int64(slack), now.UnixNano()-c.first, Unsynced)
@@ -151,7 +158,16 @@ func (c *Clock) begin(from, offset int64, q Quality) {
 // Now returns the time on the line. It rises with the monotonic clock, whatever
 // happens to the system's clock, and goes on behind the last one after a restart.
 // Only [Clock.Real] makes a time of day of it.
-func (c *Clock) Now() time.Time { return time.Unix(0, c.now()) }
+func (c *Clock) Now() time.Time {
+	if !c.used.Load() {
+		c.used.Store(true)
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+	return time.Unix(0, c.now())
+}
 
 func (c *Clock) now() int64 { return c.first + int64(time.Since(c.began)) }
 
@@ -198,7 +214,7 @@ func (c *Clock) Trusted() bool { return c.Quality() == Synced }
 // Quality is that of the time of day now: [Synced], or [Unsynced] until the system
 // has said for the first time since the start that its clock is right.
 func (c *Clock) Quality() Quality {
-	_, q, _ := c.Real(c.Now())
+	_, q, _ := c.Real(time.Unix(0, c.now()))
 	return q
 }
 
@@ -209,6 +225,8 @@ func (c *Clock) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		select {
+		case <-c.wake:
+			_ = c.Look() // likewise
 		case <-tick.C:
 			_ = c.Look() // the next one may succeed; the last one is reported
 		case <-ctx.Done():
@@ -226,7 +244,7 @@ func (c *Clock) Look() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	learned := c.synced() && c.learn()
-	if !learned && time.Since(c.saved) < saveInterval {
+	if !learned && (time.Since(c.saved) < saveInterval || !c.used.Load()) {
 		return nil
 	}
 	return c.save()
@@ -253,6 +271,7 @@ func (c *Clock) learn() bool {
 // holds mu.
 func (c *Clock) save() error {
 	c.saved = time.Now()
+	c.used.Store(false) // before the time is taken: what is asked for from now on is not in it
 	c.state.Line = c.now()
 	if c.path == "" || c.peeks {
 		return nil

@@ -1,6 +1,7 @@
 package clock
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -147,4 +148,41 @@ func TestADamagedStateBeginsAnew(t *testing.T) {
 	if c.Floor().Before(time.Now().Add(time.Minute)) {
 		t.Error("the floor was not raised")
 	}
+}
+
+// While nobody asks for the time it is not written; the first who does so after
+// that has it saved at once, so that a power cut does not show it again.
+func TestAnIdleHourWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &board{t: t, dir: t.TempDir(), synced: true}
+		c := b.boot()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- c.Run(ctx) }()
+		c.Now()
+		time.Sleep(time.Hour) // which saves that it was asked for
+		before := b.modified()
+		time.Sleep(time.Hour)
+		if after := b.modified(); after != before {
+			t.Errorf("before the idle hour the file had %s, then %s", before, after)
+		}
+		c.Now()
+		synctest.Wait()
+		last := c.Now()
+		dead := &board{t: t, dir: b.dir, ahead: -decades} // a power cut, and no battery
+		if again := dead.boot(); !again.Now().After(last) {
+			t.Errorf("the line shows %v again, it was at %v", again.Now(), last)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// modified returns what the file says of itself.
+func (b *board) modified() string {
+	text, err := os.ReadFile(filepath.Join(b.dir, "clock.json"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return string(text)
 }
