@@ -71,9 +71,11 @@ type Config struct {
 	// MQTT 5.
 	Envelope string `yaml:"envelope"`
 
-	// Queue bounds what waits for the way upstream; what the server refuses for
-	// good, too.
+	// Queue bounds what waits for the way upstream.
 	Queue limits.Queue `yaml:"queue"`
+
+	// DeadLetters bounds what the server has refused for good.
+	DeadLetters DeadLetters `yaml:"dead_letters"`
 
 	// Out says what goes upstream and under which topic, In what comes down.
 	Out []Rule `yaml:"out"`
@@ -111,6 +113,8 @@ func (c *Config) SetDefaults() {
 	setDefault(&c.Envelope, envelopeNone)
 	setDefault(&c.MaxPacketSize, units.MiB)
 	c.Queue.SetDefaults(512 * units.MiB)
+	setDefault(&c.DeadLetters.MaxMessages, 10000)
+	setDefault(&c.DeadLetters.MaxDisk, 16*units.MiB)
 	for _, rules := range [][]Rule{c.Out, c.In} {
 		for i := range rules {
 			setNil(&rules[i].QoS, mqtt.AtLeastOnce)
@@ -143,6 +147,7 @@ func (c *Config) Check() check.Problems {
 	c.checkLogin(&p)
 	c.checkNumbers(&p)
 	p.Under("queue", c.Queue.Check())
+	c.DeadLetters.check(&p)
 	c.checkRules(&p)
 	return p
 }

@@ -32,6 +32,9 @@ func TestCheck(t *testing.T) {
 	}{
 		"no name":            {func(c *Config) { c.Name = "" }, "name", "write one topic level"},
 		"name of two levels": {func(c *Config) { c.Name = "a/b" }, "name", `"a/b" cannot name a bridge`},
+		"no dead letter":     {func(c *Config) { c.DeadLetters.MaxMessages = -1 }, "dead_letters.max_messages", "write 1 or more"},
+		"no place for one":   {func(c *Config) { c.DeadLetters.MaxDisk = 1 }, "dead_letters.max_disk", "64KiB or more"},
+		"a hasty return":     {func(c *Config) { *c.PreferFirst = 1 }, "prefer_first", "write 1s or more"},
 		"no server":          {func(c *Config) { c.Servers = nil }, "servers", "tcp://broker.example.com:1883"},
 		"server by name":     {func(c *Config) { c.Servers = append(c.Servers, "broker:1883") }, "servers[1]", "tcp://host:port"},
 		"other program's":    {func(c *Config) { c.Servers[0] = "mqtts://broker" }, "servers[0]", "write tls://"},

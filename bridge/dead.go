@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"tidegate/internal/check"
+	"tidegate/internal/units"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
@@ -13,6 +15,26 @@ import (
 // A message that the server refuses for good must not block those behind it. It
 // becomes a dead letter: a message in an inbox of its own, bridge/NAME/dead, which
 // stands on disk like any queue. Requeue puts it back.
+
+// DeadLetters bounds the dead letters. At a bound the oldest make room, and are
+// counted as lost.
+type DeadLetters struct {
+	MaxMessages int        `yaml:"max_messages"`
+	MaxDisk     units.Size `yaml:"max_disk"`
+}
+
+func (d DeadLetters) check(p *check.Problems) {
+	if d.MaxMessages < 1 {
+		p.Add("dead_letters.max_messages", "%d is no bound; write 1 or more, 10000 is usual", d.MaxMessages)
+	}
+	if d.MaxDisk < 64*units.KiB {
+		p.Add("dead_letters.max_disk", "%v is too little for a queue; write 64KiB or more, 16MiB is usual", d.MaxDisk)
+	}
+}
+
+func (d DeadLetters) limits() mqtt.QueueLimits {
+	return mqtt.QueueLimits{MaxMessages: int64(d.MaxMessages), MaxDisk: int64(d.MaxDisk), Overflow: mqtt.DropOldest}
+}
 
 // maxTries is how often the server may refuse one message, or end the connection
 // because of it, before it is a dead letter.
@@ -44,7 +66,7 @@ func (p places) again() string     { return "$bridge/" + p.name + "/again/" }
 func (b *Bridge) openDead(ctx context.Context, most int) (mqtt.Inbox, error) {
 	at := places{b.cfg.Name}
 	sub := mqtt.Subscription{Filter: at.dead() + "#", QoS: mqtt.AtLeastOnce}
-	inbox, err := b.local.OpenInbox(ctx, at.deadInbox(), mqtt.InboxOptions{MaxInflight: most}, sub)
+	inbox, err := b.local.OpenInbox(ctx, at.deadInbox(), mqtt.InboxOptions{MaxInflight: most, Queue: b.cfg.DeadLetters.limits()}, sub)
 	if err != nil {
 		return nil, &localError{"open the queue " + at.deadInbox(), err}
 	}
