@@ -86,15 +86,21 @@ type watcher struct {
 	last   map[string]string
 }
 
+func newWatcher() *watcher {
+	return &watcher{counts: make(map[string]int), last: make(map[string]string)}
+}
+
+func (w *watcher) take(m client.Message) {
+	w.update(func() {
+		w.counts[m.Topic]++
+		w.last[m.Topic] = string(m.Payload)
+	})
+}
+
 func (g *gateway) watch(t testing.TB, filter string) *watcher {
 	t.Helper()
-	w := &watcher{counts: make(map[string]int), last: make(map[string]string)}
-	conn, err := g.dial(context.Background(), client.Options{ClientID: "watcher", CleanSession: true, Handler: func(m client.Message) {
-		w.update(func() {
-			w.counts[m.Topic]++
-			w.last[m.Topic] = string(m.Payload)
-		})
-	}})
+	w := newWatcher()
+	conn, err := g.dial(context.Background(), client.Options{ClientID: "watcher", CleanSession: true, Handler: w.take})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ import (
 	"tidegate/internal/leak"
 )
 
-// cluster is three servers upstream, each behind a tap. What the taps see goes
-// into the same ledgers.
+// cluster is servers upstream, mostly three, each behind a tap. What the taps see
+// goes into the same ledgers.
 type cluster struct {
 	t         testing.TB
 	nodes     []*node
@@ -33,10 +33,10 @@ type node struct {
 	process *process
 }
 
-func newCluster(t testing.TB) *cluster {
+func newCluster(t testing.TB, nodes int) *cluster {
 	t.Helper()
 	c := &cluster{t: t, published: newLedger(), acked: newLedger()}
-	for range 3 {
+	for range nodes {
 		n := &node{tap: newTap(t, c.published, c.acked), address: freeAddress(t)}
 		n.tap.setTarget(n.address)
 		c.nodes = append(c.nodes, n)
@@ -152,7 +152,7 @@ func (c *cluster) audit() *ledger {
 func TestServersThatAreKilledInTurn(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		make     func(testing.TB) *cluster
+		make     func(testing.TB, int) *cluster
 		protocol int
 		full     bool // not in a normal run
 	}{
@@ -166,7 +166,7 @@ func TestServersThatAreKilledInTurn(t *testing.T) {
 				t.Skip("only with TIDEGATE_E2E=full: it takes minutes")
 			}
 			leak.Check(t)
-			killInTurn(t, c.make(t), c.protocol)
+			killInTurn(t, c.make(t, 3), c.protocol)
 		})
 	}
 }
@@ -220,12 +220,12 @@ func killInTurn(t *testing.T, c *cluster, protocol int) {
 	}
 }
 
-// newMosquittos are three servers that know nothing of each other. What one of
+// newMosquittos are servers that know nothing of each other. What one of
 // them has not saved when it is killed is lost, so only their word counts.
-func newMosquittos(t testing.TB) *cluster {
+func newMosquittos(t testing.TB, nodes int) *cluster {
 	t.Helper()
 	program := mosquitto(t)
-	c := newCluster(t)
+	c := newCluster(t, nodes)
 	for _, n := range c.nodes {
 		conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nuser root\n", port(n.address))
 		file := t.TempDir() + "/mosquitto.conf"

@@ -13,12 +13,11 @@ import (
 	"time"
 )
 
-// newNATS is a cluster of NATS servers with their MQTT, whose streams stand on
-// all three.
-func newNATS(t testing.TB) *cluster {
+// newNATS is NATS servers with their MQTT, whose streams stand on all of them.
+func newNATS(t testing.TB, nodes int) *cluster {
 	t.Helper()
 	program := natsServer(t)
-	c := newCluster(t)
+	c := newCluster(t, nodes)
 	c.shared = true
 	var routes []string
 	for range c.nodes {
@@ -32,13 +31,20 @@ server_name: n%d
 listen: "%s"
 http: "%s"
 jetstream { store_dir: "%s/data" }
-cluster { name: c, listen: "%s", routes: [ "nats://%s" ] }
 mqtt { listen: "%s" }
-`, i, freeAddress(t), monitor, dir, routes[i], strings.Join(routes, `", "nats://`), n.address))
+`, i, freeAddress(t), monitor, dir, n.address)+together(i, routes))
 		n.launch = func(n *node) { n.process = start(t, program, "-c", file) }
 		n.ready = func(*node) (bool, error) { return isHealthy("http://" + monitor + "/healthz") }
 	}
 	return c
+}
+
+// together is the part of a configuration that makes a cluster of several servers.
+func together(i int, routes []string) string {
+	if len(routes) == 1 {
+		return ""
+	}
+	return fmt.Sprintf(`cluster { name: c, listen: "%s", routes: [ "nats://%s" ] }`, routes[i], strings.Join(routes, `", "nats://`))
 }
 
 // natsServer builds the server that tools.mod names, or skips the test where it

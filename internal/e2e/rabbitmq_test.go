@@ -16,13 +16,13 @@ import (
 // who calls it, with the data that the environment says.
 const rabbitmqServer = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
-// newRabbitMQ is a cluster of RabbitMQ nodes with the MQTT plugin, whose queues
-// stand on all three. Nothing of it touches the node of the Debian package: names,
+// newRabbitMQ is RabbitMQ nodes with the MQTT plugin, whose queues stand on all of
+// them. Nothing of it touches the node of the Debian package: names,
 // ports, cookie, data and the port mapper are the test's.
-func newRabbitMQ(t testing.TB) *cluster {
+func newRabbitMQ(t testing.TB, nodes int) *cluster {
 	t.Helper()
 	r := &rabbitmq{t: t, home: t.TempDir()}
-	c := newCluster(t)
+	c := newCluster(t, nodes)
 	c.shared = true
 	r.startMapper()
 	write(t, filepath.Join(r.home, ".erlang.cookie"), "tidegate")
@@ -31,7 +31,7 @@ func newRabbitMQ(t testing.TB) *cluster {
 	}
 	write(t, filepath.Join(r.home, "plugins"), "[rabbitmq_mqtt].\n")
 	for i, n := range c.nodes {
-		env := r.configure(i, n)
+		env := r.configure(i, nodes, n)
 		n.launch = func(n *node) { n.process = launch(t, command(env, rabbitmqServer)) }
 		n.ready = func(n *node) (bool, error) { return len(n.process.with("Server startup complete")) > 0, nil }
 	}
@@ -57,7 +57,7 @@ func (r *rabbitmq) startMapper() {
 }
 
 // configure writes the configuration of a node and returns its environment.
-func (r *rabbitmq) configure(i int, n *node) []string {
+func (r *rabbitmq) configure(i, nodes int, n *node) []string {
 	r.t.Helper()
 	dir := filepath.Join(r.home, fmt.Sprint("node", i))
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -71,7 +71,7 @@ log.console = true
 log.file = false
 cluster_formation.peer_discovery_backend = classic_config
 `
-	for i := range 3 {
+	for i := range nodes {
 		text += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, r.name(i))
 	}
 	write(r.t, conf, text)
