@@ -111,7 +111,7 @@ func withoutUplink(t *testing.T, protocol int, envelope string) {
 		t.Errorf("the loss ledger has %s", lost)
 	}
 	checkDials(t, b.uplink.dials, 30*u)
-	t.Logf("%v without uplink, 3 starts, 5 steps of the clock: %d readings of %d lost, %d dials",
+	t.Logf("%v without uplink, 3 starts, 4 steps of the clock: %d readings of %d lost, %d dials",
 		units.Duration(30*u), len(sensor.times)-len(a.readings()), len(sensor.times), len(b.uplink.dials))
 }
 
