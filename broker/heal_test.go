@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -402,6 +403,78 @@ func TestResentAfterARestartHasTheDupFlag(t *testing.T) { // [MQTT-3.3.1-1]
 	if !again.Dup {
 		t.Error("sent again without the DUP flag")
 	}
+}
+
+func TestSentAfterItsCommitAndResentAfterARestartHasTheDupFlag(t *testing.T) { // [MQTT-3.3.1-1]
+	d := newBed(t, nil)
+	other := d.connect("other", false)
+	other.subscribe("a", 2)
+	other.disconnect()
+	sub := d.connect("sub", false)
+	sub.subscribe("a", 1)
+	pub := d.wire(clean("pub"))
+	pub.connack(packet.Accepted, false)
+	pub.publish("a", "x", 2, 1, false)
+	sub.wantPublish("a", "x", 1) // it has waited for the disk, because of the other
+	d.restart()
+	if again := d.connect("sub", true).wantPublish("a", "x", 1); !again.Dup {
+		t.Error("sent again without the DUP flag")
+	}
+}
+
+func TestSessionEndsThatIsTheLastToBeOwedAMessage(t *testing.T) {
+	d := newBed(t, nil)
+	pub := d.wire(clean("pub"))
+	pub.connack(packet.Accepted, false)
+	for i, last := range []string{"a", "b"} { // it is owed to both, in whatever order
+		subs := make(map[string]*wire)
+		for _, id := range []string{"a", "b"} {
+			subs[id] = d.connect(id, false)
+			subs[id].subscribe("x", 1)
+		}
+		pub.publish("x", "1", 1, uint16(i+1), false)
+		for id, sub := range subs {
+			if m := sub.wantPublish("x", "1", 1); id != last {
+				sub.ack(packet.TypePuback, m.ID)
+				sub.fence()
+			}
+		}
+		for _, id := range []string{last, "a", "b"} { // ends the session
+			d.wire(clean(id)).connack(packet.Accepted, false)
+		}
+		pub.wantAck(packet.TypePuback, uint16(i+1))
+	}
+}
+
+// What a member has acknowledged in time never gets to the disk, but its place in
+// the journal does, with the share's position: it is not given out again.
+func TestShareIsOwedWhatIsPublishedAfterAPowerCut(t *testing.T) {
+	d := newBed(t, func(d *bed) {
+		d.cfg.Limits.MaxInflight = 4
+		d.opts.OnlineDelay = units.Duration(200 * time.Millisecond)
+	})
+	m := d.joins("m", "$share/g/a", 1)
+	pub := d.wire(clean("pub"))
+	pub.connack(packet.Accepted, false)
+	pub.owe("a", 1, 1, 3) // on the disk, as nobody acknowledges them
+	m.wantPublish("a", "1", 1)
+	on := []uint16{m.wantPublish("a", "2", 1).ID, m.wantPublish("a", "3", 1).ID}
+	pub.publish("a", "4", 1, 5, false)
+	m.ack(packet.TypePuback, m.wantPublish("a", "4", 1).ID)
+	pub.wantAck(packet.TypePuback, 5)
+	for _, id := range on { // half a window: the position is written
+		m.ack(packet.TypePuback, id)
+	}
+	d.waitFor("the position", func() bool {
+		return slices.ContainsFunc(d.st.Queues(), func(q store.Queue) bool { return q.Pending == 1 })
+	})
+	d.crash()
+	pub = d.wire(clean("pub"))
+	pub.connack(packet.Accepted, false)
+	pub.owe("a", 1, 5, 5)
+	m = d.connect("m", true)
+	m.wantPublish("a", "1", 1)
+	m.wantPublish("a", "5", 1)
 }
 
 func TestWillIsPublishedWhilePublishersAreHeldBack(t *testing.T) {

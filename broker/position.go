@@ -106,6 +106,22 @@ func (s *session) restore(q store.Queue) {
 	}
 }
 
+// newest returns the highest place in the journal that the session's note names.
+// The message there may never have got to the disk, because it was acknowledged
+// in time, or given up: whoever got its place would be taken for it.
+func (s *session) newest() (seq uint64) {
+	if n := len(s.cuts); n > 0 {
+		seq = s.cuts[n-1].upTo
+	}
+	if s.share != nil {
+		return max(seq, s.share.drawn)
+	}
+	for _, a := range s.beyond {
+		seq = max(seq, a.seq)
+	}
+	return max(seq, s.sent)
+}
+
 // refill reads the next page of what the session is owed from the journal, and
 // at its end what is not yet there. Only the consumer's own acknowledgements, or
 // its arrival, lead here, so reading ahead goes at the consumer's pace.

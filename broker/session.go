@@ -127,6 +127,8 @@ func (s *session) detachLocked(t *turn) {
 	s.changed(t)
 	if !s.durable() {
 		s.loseRest(lostEnded)
+	} else if s.window.len() > 0 {
+		s.b.commit.moved(s, t.now+lazy, nil) // so that a restart does not forget what was sent
 	}
 	s.loaded, s.behind = s.cursor(), true
 	s.window.slots.reset()

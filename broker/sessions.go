@@ -234,6 +234,7 @@ func (b *Broker) restore() error {
 		b.commit.notBefore(q.Acked)
 		if s := b.queues[q.ID]; s != nil {
 			s.restore(q)
+			b.commit.notBefore(s.newest())
 		} else {
 			b.orphan(q, damaged)
 		}
