@@ -1,0 +1,430 @@
+package broker
+
+import (
+	"maps"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
+)
+
+// wants returns at which QoS the session is owed a message.
+func (o *ower) wants(m *shadowMsg) (q mqtt.QoS) {
+	for filter, most := range o.subs {
+		if mqtt.Match(filter, m.topic) {
+			q = max(q, most)
+		}
+	}
+	return min(q, m.qos)
+}
+
+// had reports whether the session was owed message n before, at QoS 2.
+func (o *ower) had(n int) bool {
+	is := func(d *debt) bool { return d.m.n == n && d.qos == mqtt.ExactlyOnce }
+	return o.once[n] || slices.ContainsFunc(o.queue, is) || slices.ContainsFunc(o.acked, is) ||
+		slices.ContainsFunc(o.lost, func(l loss) bool { return is(l.debt) })
+}
+
+func (o *ower) come() {
+	_, exists := o.x.d.b.sessions[o.id]
+	o.c = o.x.call(kept(o.id))
+	if o.c.present != exists {
+		o.x.t.Errorf("%s: session present is %v", o.id, o.c.present)
+	}
+	o.pos = 0
+}
+
+// leave ends the connection; what has come and was not looked at is lost.
+func (o *ower) leave() {
+	if o.x.rnd.IntN(2) == 0 {
+		o.c.send(packet.Disconnect{}.Append(nil))
+	}
+	o.drop()
+}
+
+func (o *ower) drop() {
+	o.take()
+	_ = o.c.Close()
+	o.c, o.pos = nil, 0
+	o.puback, o.pubrec, o.pubcomp = nil, nil, nil
+}
+
+func (o *ower) subscribe(filter string, q mqtt.QoS) {
+	o.subs = maps.Clone(o.subs)
+	o.subs[filter] = q
+	s := packet.Subscribe{ID: o.ask(), Subscriptions: []mqtt.Subscription{{Filter: filter, QoS: q}}}
+	o.c.send(s.Append(nil))
+	synctest.Wait()
+}
+
+// ask notes that subs changes with a packet, whose identifier it returns.
+func (o *ower) ask() uint16 {
+	o.past = append(o.past, o.subs)
+	o.asked++
+	return o.asked
+}
+
+// unsubscribe ends a subscription, if there are several.
+func (o *ower) unsubscribe() {
+	if len(o.subs) < 2 {
+		return
+	}
+	filters := slices.Sorted(maps.Keys(o.subs))
+	filter := filters[o.x.rnd.IntN(len(filters))]
+	o.subs = maps.Clone(o.subs)
+	delete(o.subs, filter)
+	u := packet.Unsubscribe{ID: o.ask(), Filters: []string{filter}}
+	o.c.send(u.Append(nil))
+	synctest.Wait()
+}
+
+// serve takes what has come and acknowledges some of it, out of order.
+func (o *ower) serve() {
+	if o.c == nil {
+		return
+	}
+	o.take()
+	for n := o.x.rnd.IntN(8); n > 0; n-- {
+		o.acknowledge(o.x.rnd.IntN)
+	}
+	synctest.Wait()
+}
+
+// acknowledge does one of the things that are owed to the broker, of those that are
+// left. It reports whether there was one.
+func (o *ower) acknowledge(pick func(int) int) bool {
+	n := len(o.puback) + len(o.pubrec) + len(o.pubcomp)
+	if n == 0 {
+		return false
+	}
+	i := pick(n)
+	if i < len(o.puback) {
+		id := o.puback[i]
+		o.puback = slices.Delete(o.puback, i, i+1)
+		o.settle(id, false)
+		o.c.ack(packet.TypePuback, id)
+		return true
+	}
+	if i -= len(o.puback); i < len(o.pubrec) {
+		id := o.pubrec[i]
+		o.pubrec = slices.Delete(o.pubrec, i, i+1)
+		if d := o.under(id); d != nil {
+			d.released = true
+		}
+		o.c.ack(packet.TypePubrec, id)
+		return true
+	}
+	i -= len(o.pubrec)
+	id := o.pubcomp[i]
+	o.pubcomp = slices.Delete(o.pubcomp, i, i+1)
+	o.settle(id, true)
+	o.c.ack(packet.TypePubcomp, id)
+	return true
+}
+
+// under returns what was sent with the identifier.
+func (o *ower) under(id uint16) *debt {
+	for _, d := range o.queue {
+		if d.id == id && d.m.seq <= o.pos {
+			return d
+		}
+	}
+	return nil
+}
+
+// settle takes what is acknowledged out of the queue.
+func (o *ower) settle(id uint16, once bool) {
+	d := o.under(id)
+	if d == nil || once != (d.qos == mqtt.ExactlyOnce) {
+		o.x.t.Errorf("%s acknowledges %d, under which it was sent nothing", o.id, id)
+		return
+	}
+	o.acked = append(o.acked, d)
+	o.queue = slices.DeleteFunc(o.queue, func(other *debt) bool { return other == d })
+}
+
+// drain takes all that the session is owed.
+func (o *ower) drain() {
+	if o.c == nil {
+		o.come()
+	}
+	for range 1000 {
+		o.take()
+		for o.acknowledge(func(n int) int { return 0 }) {
+		}
+		o.x.pass(2 * time.Millisecond) // PUBREL waits for the disk
+		if o.x.check(false); len(o.queue) == 0 || o.x.t.Failed() {
+			return
+		}
+	}
+	o.x.t.Errorf("%s is still owed %d messages", o.id, len(o.queue))
+}
+
+// take handles what has come.
+func (o *ower) take() {
+	for _, f := range o.c.take() {
+		switch f.Type() {
+		case packet.TypeSuback, packet.TypeUnsuback:
+			later := int(o.asked - (uint16(f.Body[0])<<8 | uint16(f.Body[1])))
+			o.past = o.past[max(0, len(o.past)-1-later):] // what was asked for before is over
+		case packet.TypePubrel:
+			var a packet.Ack
+			if err := a.Decode(f.Frame); err != nil {
+				o.x.t.Fatal(err)
+			}
+			o.release(a.ID)
+		case packet.TypePublish:
+			var p packet.Publish
+			if err := p.Decode(f.Frame); err != nil {
+				o.x.t.Fatal(err)
+			}
+			if p.QoS != mqtt.AtMostOnce {
+				o.deliver(&p, f.at)
+			}
+		default:
+			o.x.t.Errorf("%s got %s", o.id, f.Type())
+		}
+	}
+}
+
+func (o *ower) release(id uint16) {
+	delete(o.held, id)
+	for _, d := range o.queue {
+		if d.id == id && (d.released || d.unsure) { // after a new connection it comes without its PUBLISH
+			d.released = true
+			o.pos = max(o.pos, d.m.seq)
+		}
+	}
+	if !slices.Contains(o.pubcomp, id) {
+		o.pubcomp = append(o.pubcomp, id)
+	}
+}
+
+// deliver takes a message, which has to be the next one.
+func (o *ower) deliver(p *packet.Publish, at time.Time) {
+	n := numberIn(p.Payload)
+	d := o.next(n, at)
+	switch {
+	case d == nil:
+		o.x.t.Errorf("%s got message %d at QoS %d behind place %d, which is not its turn", o.id, n, p.QoS, o.pos)
+		return
+	case string(p.Topic) != d.m.topic || string(p.Payload) != string(d.m.payload()) || p.QoS != d.qos:
+		o.x.t.Errorf("%s got message %d on %s with %d bytes at QoS %d, want %+v at QoS %d", o.id, n, p.Topic, len(p.Payload), p.QoS, d.m.said, d.qos)
+	case p.Dup != d.sent && !d.maybe:
+		o.x.t.Errorf("%s got message %d with DUP %v", o.id, n, p.Dup)
+	case !d.sent && !d.maybe && !d.m.expires.IsZero() && at.After(d.m.expires):
+		o.x.t.Errorf("%s got message %d, which has expired", o.id, n)
+	case d.qos == mqtt.ExactlyOnce && d.sent && p.ID != d.id:
+		o.x.t.Errorf("%s got message %d as packet %d, it was %d [MQTT-4.4.0-1]", o.id, n, p.ID, d.id)
+	}
+	o.pos, d.sent, d.id = d.m.seq, true, p.ID
+	if p.QoS == mqtt.AtLeastOnce {
+		o.puback = append(o.puback, p.ID)
+		return
+	}
+	if before, again := o.held[p.ID]; again && before != n {
+		o.x.t.Errorf("%s got message %d with the identifier of %d, which is not released", o.id, n, before)
+	} else if !again && o.once[n] {
+		o.x.t.Errorf("%s got message %d twice at QoS 2", o.id, n)
+	}
+	o.held[p.ID], o.once[n] = n, true
+	o.pubrec = append(o.pubrec, p.ID)
+}
+
+// next returns the debt that is to be sent next, if it has the number n.
+func (o *ower) next(n int, at time.Time) *debt {
+	for _, d := range o.queue {
+		switch {
+		case d.m.seq <= o.pos || d.released:
+		case d.m.n == n:
+			return d
+		case !d.mayExpire(at) && !d.unsure:
+			return nil
+		}
+	}
+	return nil
+}
+
+// mayExpire reports whether the session may have lost it.
+func (d *debt) mayExpire(at time.Time) bool {
+	return !d.m.expires.IsZero() && !at.Before(d.m.expires) && (!d.sent || d.maybe)
+}
+
+// startAnew ends the session and begins another one, which is on the disk when it
+// returns.
+func (o *ower) startAnew() {
+	o.x.count["new sessions"]++
+	if o.c == nil {
+		o.come()
+	}
+	if slices.ContainsFunc(o.queue, func(d *debt) bool { return d.unsure }) {
+		o.drain()
+	}
+	o.drop()
+	synctest.Wait()
+	o.compare(o.x.d.b.sessions[o.id])
+	o.loseAll()
+	_ = o.x.call(clean(o.id)).Close()
+	synctest.Wait()
+	o.queue, o.held, o.once = nil, make(map[uint16]int), make(map[int]bool)
+	subs := o.subs
+	o.subs = make(map[string]mqtt.QoS)
+	o.come()
+	for _, filter := range slices.Sorted(maps.Keys(subs)) {
+		o.subscribe(filter, subs[filter])
+	}
+	o.x.pass(2 * time.Second)
+	o.take()
+	o.acked, o.lost = nil, nil
+}
+
+// loseAll notes what the session is owed when it ends. What the client has answered
+// with PUBREC has arrived.
+func (o *ower) loseAll() {
+	key := lossKey{o.id, lossOther, lostEnded}
+	if len(o.subs) == 1 {
+		for key.filter = range o.subs {
+		}
+	}
+	for _, d := range o.queue {
+		if !d.released {
+			o.x.losses[key]++
+			o.x.count[lostEnded]++
+		}
+	}
+}
+
+// compare expects the session to hold exactly what the model has. What has expired
+// may be in the ledger instead.
+func (o *ower) compare(s *session) {
+	holds := s.holds()
+	now := time.Now()
+	o.queue = slices.DeleteFunc(o.queue, func(d *debt) bool {
+		if _, here := holds[d.m.seq]; here || !d.mayExpire(now) {
+			return false
+		}
+		o.lose(d, lostExpired)
+		return true
+	})
+	want := make(map[uint64]bool)
+	for _, d := range o.queue {
+		want[d.m.seq] = true
+		if _, here := holds[d.m.seq]; !here {
+			o.x.t.Errorf("%s is not owed message %d at place %d any more", o.id, d.m.n, d.m.seq)
+		}
+	}
+	for seq := range holds {
+		if !want[seq] {
+			o.x.t.Errorf("%s is owed what is at place %d, and should not be", o.id, seq)
+		}
+	}
+	if s.owed.Load() != int64(len(holds)) {
+		o.x.t.Errorf("%s is owed %d messages, and holds %d", o.id, s.owed.Load(), len(holds))
+	}
+}
+
+func (o *ower) lose(d *debt, reason string) {
+	key := lossKey{o.id, lossOther, reason}
+	for filter := range o.subs {
+		if mqtt.Match(filter, d.m.topic) && (key.filter == lossOther || filter < key.filter) {
+			key.filter = filter
+		}
+	}
+	o.x.losses[key]++
+	o.x.count[reason]++
+	o.lost = append(o.lost, loss{d, key})
+}
+
+// resume compares the session after a start with the model. After a power cut what
+// nobody was promised may be missing, and what was acknowledged, or lost, without
+// the disk may be owed again.
+func (o *ower) resume(afterCut bool) {
+	s := o.x.d.b.sessions[o.id]
+	if s == nil {
+		o.x.t.Fatalf("the session of %s is gone", o.id)
+	}
+	if afterCut {
+		o.goBack(s)
+	}
+	o.compare(s)
+	for _, d := range o.queue {
+		if afterCut { // what is known of sending it may be old
+			d.maybe, d.unsure, d.released = true, d.released || d.unsure, false
+		}
+		d.m.promised.Store(true) // it is on the disk
+	}
+	o.acked, o.lost = nil, nil
+	subs := make(map[string]mqtt.QoS)
+	for _, sub := range s.subs {
+		subs[sub.Filter] = sub.QoS
+	}
+	if !slices.ContainsFunc(o.past, func(past map[string]mqtt.QoS) bool { return maps.Equal(past, subs) }) {
+		o.x.t.Errorf("%s has the subscriptions %v, want one of %v", o.id, subs, o.past)
+	}
+	o.subs = subs
+	o.past = []map[string]mqtt.QoS{subs}
+}
+
+// goBack makes the queue what the disk had, as far as that is lawful.
+func (o *ower) goBack(s *session) {
+	holds := s.holds()
+	missing := func(d *debt) bool {
+		if _, here := holds[d.m.seq]; here || d.m.promised.Load() {
+			return false
+		}
+		o.missed[d.m.n] = true
+		return true
+	}
+	o.queue = slices.DeleteFunc(o.queue, missing)
+	back := 0
+	for _, d := range o.acked {
+		if _, here := holds[d.m.seq]; here {
+			back++
+			o.queue = append(o.queue, d)
+		}
+	}
+	if limit := o.x.d.cfg.Limits.MaxInflight; back > limit {
+		o.x.t.Errorf("%s is owed %d messages again that it has acknowledged, at most %d may be", o.id, back, limit)
+	}
+	for _, l := range o.lost {
+		if _, here := holds[l.m.seq]; here {
+			o.x.losses[l.key]--
+			o.queue = append(o.queue, l.debt)
+		}
+	}
+	slices.SortFunc(o.queue, func(a, b *debt) int { return int(a.m.seq) - int(b.m.seq) })
+}
+
+// holds returns the places of all that the session is owed, while the broker
+// rests.
+func (s *session) holds() map[uint64]struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	holds := make(map[uint64]struct{})
+	for i := range s.window.len() {
+		if sl := s.window.slots.at(i); sl.seq > 0 {
+			holds[sl.seq] = struct{}{}
+		}
+	}
+	for i := range s.ram.len() {
+		holds[s.ram.at(i).seq] = struct{}{}
+	}
+	if !s.behind {
+		return holds
+	}
+	_ = s.b.commit.store.Read(s.queue, s.loaded, s.b.commit.store.LastSeq(), func(seq uint64, tag uint32, _ []byte) bool {
+		if !s.isDone(seq) && s.cuts.keep(seq, itemFromTag(tag).ordinal) {
+			holds[seq] = struct{}{}
+		}
+		return true
+	})
+	s.b.commit.eachOwed(s, func(r *record, _ *owner) bool {
+		if r.seq > s.loaded {
+			holds[r.seq] = struct{}{}
+		}
+		return true
+	})
+	return holds
+}
