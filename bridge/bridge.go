@@ -120,7 +120,7 @@ func (b *Bridge) declareDead(ctx context.Context) error {
 }
 
 func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
-	o := mqtt.InboxOptions{MaxInflight: b.cfg.MaxInflight, Queue: b.cfg.Queue.Limits()}
+	o := mqtt.InboxOptions{MaxInflight: b.cfg.MaxInflight, LiveFirst: b.cfg.CatchUp.Order == liveFirst, Queue: b.cfg.Queue.Limits()}
 	at := places{b.cfg.Name}
 	again := mqtt.Subscription{Filter: at.again() + "#", QoS: mqtt.AtLeastOnce}
 	inbox, err := b.local.OpenInbox(ctx, at.inbox(), o, append(subscriptions(b.cfg.Out), again)...)
@@ -219,8 +219,8 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 	defer d.end()
 	defer func() { b.heard = l.heard() }()
 	u := uplink{
-		backlog: func() int64 { return b.local.Backlog(places{b.cfg.Name}.inbox()) },
-		cfg:     &b.cfg, server: server, link: l, inbox: inbox, seal: b.sealer.seal, status: b.status, sending: b.sending,
+		owes: func() int64 { return b.local.Backlog(places{b.cfg.Name}.inbox()) },
+		cfg:  &b.cfg, server: server, link: l, inbox: inbox, seal: b.sealer.seal, status: b.status, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
 		local: b.local, suspect: &b.suspect, window: b.newWindow(l),
 		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived),
@@ -243,7 +243,11 @@ func (b *Bridge) newWindow(l link) *window {
 	if b.fruitless {
 		first = 1
 	}
-	return newWindow(first, min(b.cfg.MaxInflight, l.limit()))
+	share := b.cfg.CatchUp.LiveShare
+	if b.cfg.CatchUp.Order == inOrder {
+		share = 0
+	}
+	return newWindow(first, min(b.cfg.MaxInflight, l.limit()), share)
 }
 
 // stoodIdle reports whether the link that just ended stood for a while with

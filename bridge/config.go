@@ -110,6 +110,8 @@ func (c *Config) SetDefaults() {
 	setDefault(&c.StallTimeout, units.Duration(30*time.Second))
 	setNil(&c.Will, true)
 	setNil(&c.PreferFirst, units.Duration(10*time.Minute))
+	setDefault(&c.CatchUp.Order, inOrder)
+	setDefault(&c.CatchUp.LiveShare, 50)
 	setDefault(&c.Envelope, envelopeNone)
 	setDefault(&c.MaxPacketSize, units.MiB)
 	c.Queue.SetDefaults(512 * units.MiB)
@@ -199,6 +201,12 @@ func (c *Config) checkNumbers(p *check.Problems) {
 	}
 	if c.MaxInflight < 1 || c.MaxInflight > maxInflight {
 		p.Add("max_inflight", "%d is not in 1 to %d; 100 is usual", c.MaxInflight, maxInflight)
+	}
+	if o := c.CatchUp.Order; o != inOrder && o != liveFirst {
+		p.Add("catch_up.order", "%q is unknown: write in_order, or live_first for new messages before queued ones", o)
+	}
+	if s := c.CatchUp.LiveShare; s < 1 || s > 99 {
+		p.Add("catch_up.live_share", "%v leaves nothing for the others: write 1%% to 99%%, 50%% is usual", s)
 	}
 	switch c.Envelope {
 	case envelopeNone, envelopeJSON:

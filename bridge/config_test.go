@@ -54,6 +54,8 @@ func TestCheck(t *testing.T) {
 		"window too wide":    {func(c *Config) { c.MaxInflight = 65536 }, "max_inflight", "1 to 10000"},
 		"back-off reversed":  {func(c *Config) { c.Backoff.Min = seconds(300) }, "backoff.max", "less than backoff.min"},
 		"hasty stall":        {func(c *Config) { c.StallTimeout = 1 }, "stall_timeout", "1s or more"},
+		"unknown order":      {func(c *Config) { c.CatchUp.Order = "newest" }, "catch_up.order", "write in_order, or live_first"},
+		"all for live ones":  {func(c *Config) { c.CatchUp.LiveShare = 100 }, "catch_up.live_share", "1% to 99%"},
 		"no rule":            {func(c *Config) { c.Out = nil }, "out", "topics: [sensor/#]"},
 		"no topic":           {func(c *Config) { c.Out[0].Topics = nil }, "out[0].topics", "at least one filter"},
 		"bad filter":         {func(c *Config) { c.Out[0].Topics[0] = "a/#/b" }, "out[0].topics[0]", "behind #"},

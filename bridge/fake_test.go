@@ -129,8 +129,8 @@ func (l *fakeLocal) OpenInbox(_ context.Context, name string, o mqtt.InboxOption
 	l.opens++
 	l.subs = subs
 	l.inbox = &fakeInbox{
-		local: l, max: o.MaxInflight, before: len(l.queue), out: make(map[uint64]bool),
-		wake: make(chan struct{}, 1), closed: make(chan struct{}),
+		local: l, max: o.MaxInflight, lanes: o.LiveFirst, before: len(l.queue), live: len(l.queue), out: make(map[uint64]bool),
+		wake: make(chan struct{}, 1), wakeLive: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
 	return l.inbox, nil
 }
@@ -150,20 +150,31 @@ func (l *fakeLocal) left() int {
 type fakeInbox struct {
 	local  *fakeLocal
 	max    int
-	before int // messages that were there when it was opened
-	next   int // index of the next message to hand out
+	lanes  bool // live messages pass the others
+	before int  // messages that were there when it was opened
+	next   int  // index of the next message to hand out
+	live   int  // ... of the live ones
 	out    map[uint64]bool
-	wake   chan struct{}
 	closed chan struct{}
+
+	wake, wakeLive chan struct{}
 }
 
 func (in *fakeInbox) Recv(ctx context.Context) (mqtt.Delivery, error) {
+	return in.recv(ctx, &in.next, in.wake)
+}
+
+func (in *fakeInbox) RecvLive(ctx context.Context) (mqtt.Delivery, error) {
+	return in.recv(ctx, &in.live, in.wakeLive)
+}
+
+func (in *fakeInbox) recv(ctx context.Context, next *int, wake chan struct{}) (mqtt.Delivery, error) {
 	for {
-		if d, ok := in.take(); ok {
+		if d, ok := in.take(next); ok {
 			return d, nil
 		}
 		select {
-		case <-in.wake:
+		case <-wake:
 		case <-ctx.Done():
 			return mqtt.Delivery{}, ctx.Err()
 		case <-in.closed:
@@ -172,22 +183,27 @@ func (in *fakeInbox) Recv(ctx context.Context) (mqtt.Delivery, error) {
 	}
 }
 
-func (in *fakeInbox) take() (mqtt.Delivery, bool) {
+// take hands out the message at next, if it is of that stream.
+func (in *fakeInbox) take(next *int) (mqtt.Delivery, bool) {
 	l := in.local
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(in.out) == in.max || l.inbox != in {
+	end := len(l.queue)
+	if next == &in.next && in.lanes {
+		end = in.before
+	}
+	if len(in.out) == in.max || l.inbox != in || next == &in.live && !in.lanes {
 		return mqtt.Delivery{}, false
 	}
-	for in.next < len(l.queue) && l.acked[in.next] {
-		in.next++
+	for *next < end && l.acked[*next] {
+		*next++
 	}
-	if in.next == len(l.queue) {
+	if *next >= end {
 		return mqtt.Delivery{}, false
 	}
-	in.next++
-	in.out[uint64(in.next)] = true
-	return mqtt.Delivery{Seq: uint64(in.next), Message: l.queue[in.next-1]}, true
+	*next++
+	in.out[uint64(*next)] = true
+	return mqtt.Delivery{Seq: uint64(*next), Message: l.queue[*next-1]}, true
 }
 
 func (in *fakeInbox) Ack(seq uint64) {
@@ -230,9 +246,11 @@ func (in *fakeInbox) closeLocked() {
 }
 
 func (in *fakeInbox) poke() {
-	select {
-	case in.wake <- struct{}{}:
-	default:
+	for _, wake := range []chan struct{}{in.wake, in.wakeLive} {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"tidegate/internal/units"
@@ -10,18 +11,34 @@ import (
 
 // CatchUp says how a backlog goes upstream.
 type CatchUp struct {
+	// Order is in_order, where what is published waits behind the backlog, or
+	// live_first, where it goes past it.
+	Order string `yaml:"order"`
+
 	// Rate is how fast the backlog gets shorter at most. What is published
 	// meanwhile goes on top of it.
 	Rate units.Rate `yaml:"rate"`
+
+	// LiveShare is how much of the window live messages are sure to get, with
+	// live_first. The backlog is sure to get the rest.
+	LiveShare units.Percent `yaml:"live_share"`
 }
+
+// The orders of a catch-up.
+const (
+	inOrder   = "in_order"
+	liveFirst = "live_first"
+)
 
 // pacer keeps a backlog to its rate over one link, until it is gone: from then on
 // nothing is held back.
 type pacer struct {
-	arrived  func() (messages, bytes uint64) // since the link came up
+	arrived func() (messages, bytes uint64) // since the link came up
+
+	mu       sync.Mutex
 	messages allowance
 	bytes    allowance
-	over     bool
+	over     bool // used by wait only
 }
 
 func newPacer(rate units.Rate, arrived func() (messages, bytes uint64)) *pacer {
@@ -37,13 +54,11 @@ func newPacer(rate units.Rate, arrived func() (messages, bytes uint64)) *pacer {
 // slice is the longest wait without a look at what has arrived.
 const slice = 50 * time.Millisecond
 
-// wait returns when the next message may go; left says how many wait, with that
+// wait returns when the next message of the backlog may go; left says how many wait, with that
 // one. It returns false if ctx is done first.
 func (p *pacer) wait(ctx context.Context, left func() int64) bool {
 	for !p.over {
-		messages, bytes := p.arrived()
-		now := time.Now()
-		pausing := max(p.messages.wait(now, messages), p.bytes.wait(now, bytes))
+		pausing := p.due()
 		if pausing == 0 {
 			break
 		}
@@ -57,11 +72,22 @@ func (p *pacer) wait(ctx context.Context, left func() int64) bool {
 	return true
 }
 
+// due returns how long it takes at least until the backlog may go on.
+func (p *pacer) due() time.Duration {
+	messages, bytes := p.arrived()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	return max(p.messages.wait(now, messages), p.bytes.wait(now, bytes))
+}
+
 // spend counts what goes. What is not queued, at QoS 0, does not count.
 func (p *pacer) spend(d mqtt.Delivery) {
 	if d.QoS == mqtt.AtMostOnce {
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.messages.has--
 	p.bytes.has -= float64(len(d.Topic) + len(d.Payload))
 }

@@ -2,6 +2,8 @@ package bridge
 
 import (
 	"fmt"
+	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,4 +141,92 @@ func TestWhatComesAgainKeepsToTheRate(t *testing.T) {
 		}
 		r.end()
 	})
+}
+
+// With live_first, what is published arrives at once and in its order, beside a
+// backlog in its own, which keeps to its rate or takes what of the window is free.
+func TestLiveFirst(t *testing.T) {
+	const rtt = 200 * time.Millisecond
+	for name, c := range map[string]struct {
+		rate string
+		want time.Duration // for the backlog
+	}{
+		"as fast as the window": {"0", 10000 / (96 - 10) * rtt}, // 4 places are kept free, and 10 go to live messages
+		"at a rate":             {"400/s", 25 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := limited(c.rate)
+				cfg.CatchUp.Order = "live_first"
+				local := newLocal(numbered(10000)...)
+				published := make(map[string]time.Time)
+				late, last, drained := time.Duration(0), map[string]int{}, time.Duration(0)
+				var mu sync.Mutex // of all these
+				var began time.Time
+				r := newRig(t, cfg, local, piped(t, func(_ int, _ string, u upstream) {
+					u.accept(packets.Accepted)
+					began = time.Now()
+					u.answerLate(rtt, func(p *packets.PublishPacket) {
+						mu.Lock()
+						defer mu.Unlock()
+						var n int
+						stream := "backlog"
+						if _, err := fmt.Sscanf(string(p.Payload), "live %d", &n); err == nil {
+							stream = "live"
+							if time.Since(began) > 5*rtt { // the window has grown
+								late = max(late, time.Since(published[string(p.Payload)]))
+							}
+						} else {
+							n, _ = strconv.Atoi(string(p.Payload))
+							drained = time.Since(began)
+						}
+						if n != last[stream] {
+							t.Errorf("%s %d came after %d", stream, n, last[stream]-1)
+						}
+						last[stream]++
+					})
+				})).start()
+				synctest.Wait()
+				for i := 0; local.left() > 20; i++ {
+					time.Sleep(20 * time.Millisecond) // virtual
+					text := fmt.Sprint("live ", i)
+					mu.Lock()
+					published[text] = time.Now()
+					mu.Unlock()
+					local.add(mqtt.Message{Topic: "sensor/n", Payload: []byte(text), QoS: mqtt.AtLeastOnce})
+				}
+				<-local.empty()
+				r.end()
+				if late > time.Millisecond {
+					t.Errorf("a live message waited %v", late)
+				}
+				if drained < c.want*9/10 || drained > c.want*11/10 {
+					t.Errorf("the backlog was gone after %v, want %v", drained, c.want)
+				}
+				if last["backlog"] != 10000 || last["live"] != len(published) {
+					t.Errorf("the server got %v, want 10000 and %d live ones", last, len(published))
+				}
+			})
+		})
+	}
+}
+
+// answerLate acknowledges each message after d, and has it seen when it comes.
+func (u upstream) answerLate(d time.Duration, see func(*packets.PublishPacket)) {
+	type late struct {
+		p  *packets.PublishPacket
+		at time.Time
+	}
+	arrived := make(chan late, 1000)
+	go func() {
+		defer close(arrived)
+		for p := u.publish(); p != nil; p = u.publish() {
+			see(p)
+			arrived <- late{p, time.Now().Add(d)}
+		}
+	}()
+	for l := range arrived {
+		time.Sleep(time.Until(l.at)) // virtual
+		u.ack(l.p)
+	}
 }

@@ -23,8 +23,8 @@ const maxRemaining = 268435455
 // errUnmatched means that no rule knows a message: it was queued under others.
 var errUnmatched = errors.New("no rule matches")
 
-// uplink moves messages over one link: send reads them from the inbox and hands
-// them to the link, confirm waits for the receipts in the same order. What is
+// uplink moves messages over one link: send, once for each stream, reads them from the
+// inbox and hands them to the link, confirm waits for the receipts in the same order. What is
 // between the two is bounded by the inbox, which hands out MaxInflight.
 type uplink struct {
 	cfg     *Config
@@ -33,7 +33,7 @@ type uplink struct {
 	inbox   mqtt.Inbox
 	monitor *monitor
 	log     *slog.Logger
-	backlog func() int64                      // what the inbox has not acknowledged
+	owes    func() int64                      // what the inbox has not acknowledged
 	status  string                            // here, of the gateway: the link itself says it upstream; "": it does not
 	seal    func(mqtt.Delivery) mqtt.Delivery // makes what goes upstream of it, but for the topic
 	sending func(mqtt.Delivery, mqtt.Message) // is told what goes upstream, as what
@@ -43,6 +43,8 @@ type uplink struct {
 	window  *window
 	pacer   *pacer
 
+	publishing sync.Mutex // of the two streams
+
 	confirmed bool   // the server acknowledged something; of confirm
 	head      uint64 // the first message that it did not, 0: none; of confirm
 }
@@ -50,8 +52,9 @@ type uplink struct {
 // owed is a message that the server has not acknowledged.
 type owed struct {
 	receipt
-	d  mqtt.Delivery
-	at time.Time // when it was sent
+	d    mqtt.Delivery
+	from stream
+	at   time.Time // when it was sent
 }
 
 // run moves messages until ctx is done, which is no error, or the link is lost.
@@ -60,9 +63,10 @@ func (u *uplink) run(ctx context.Context) error {
 	var confirming, watching sync.WaitGroup
 	watching.Go(func() { u.watch(ctx, finished) })
 	confirming.Go(func() { u.confirm(sent) })
-	if err := u.send(ctx, sent); err != nil {
-		u.link.abort(err)
-	}
+	var sending sync.WaitGroup
+	sending.Go(func() { u.send(ctx, live, u.inbox.RecvLive, sent) })
+	u.send(ctx, backlog, u.inbox.Recv, sent)
+	sending.Wait()
 	close(sent)
 	confirming.Wait()
 	close(finished)
@@ -91,26 +95,36 @@ func (u *uplink) watch(ctx context.Context, finished <-chan struct{}) {
 	}
 }
 
-// send forwards what the inbox hands out until it does not, or the link is lost.
-// A ctx that is done is no error.
-func (u *uplink) send(ctx context.Context, sent chan<- owed) error {
+// stream is one of the two ways of messages upstream. Live ones pass the backlog, if
+// the order of the catch-up says so; else all are of the backlog.
+type stream int
+
+const (
+	backlog stream = iota
+	live
+)
+
+// send forwards what recv hands out until it does not, or the link is lost. An
+// error of the queue ends the link.
+func (u *uplink) send(ctx context.Context, from stream, recv func(context.Context) (mqtt.Delivery, error), sent chan<- owed) {
 	receiving, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(u.link.alive(), cancel)()
 	for {
-		d, err := u.inbox.Recv(receiving)
+		d, err := recv(receiving)
 		switch {
 		case receiving.Err() != nil:
-			return context.Cause(u.link.alive())
+			return
 		case err != nil:
-			return &localError{"read the queue", err}
+			u.link.abort(&localError{"read the queue", err})
+			return
 		}
-		u.forward(receiving, d, sent)
+		u.forward(receiving, from, d, sent)
 	}
 }
 
 // forward sends d, or does away with it if it can never be sent.
-func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed) {
+func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent chan<- owed) {
 	if d.Topic == u.status {
 		u.inbox.Ack(d.Seq)
 		return
@@ -127,26 +141,36 @@ func (u *uplink) forward(ctx context.Context, d mqtt.Delivery, sent chan<- owed)
 		u.bury(d, u.suspect.why)
 		return
 	}
-	if !u.pacer.wait(ctx, u.left) || !u.window.enter(ctx.Done()) {
+	if from == backlog && !u.pacer.wait(ctx, u.left) || !u.window.enter(ctx.Done(), from) {
 		return // it comes again
 	}
+	o := u.publish(from, d, m, sent)
+	if m.QoS == mqtt.AtMostOnce {
+		u.await(o, nil)
+	}
+}
+
+// publish hands d to the link as m. What goes first upstream also is first to be
+// confirmed, whichever stream it comes from.
+func (u *uplink) publish(from stream, d mqtt.Delivery, m mqtt.Message, sent chan<- owed) owed {
+	u.publishing.Lock()
+	defer u.publishing.Unlock()
 	u.pacer.spend(d)
 	sealed := u.seal(d) // not before: what is dropped leaves no hole in the numbers
 	m.Payload, m.Properties = sealed.Payload, sealed.Properties
 	u.monitor.sent()
 	u.sending(d, m)
-	o := owed{u.link.publish(m), d, time.Now()}
-	if m.QoS == mqtt.AtMostOnce {
-		u.await(o, nil)
-		return
+	o := owed{u.link.publish(m), d, from, time.Now()}
+	if m.QoS != mqtt.AtMostOnce {
+		sent <- o // has room for all that the window lets through
 	}
-	sent <- o // has room for all that the window lets through
+	return o
 }
 
 // left returns how many messages wait to be sent, with the one in hand.
 func (u *uplink) left() int64 {
 	under, _ := u.window.load()
-	return u.backlog() - int64(under)
+	return u.owes() - int64(under)
 }
 
 // checkSize reports why no PUBLISH can hold payload bytes for topic, or nil.
@@ -236,7 +260,7 @@ func (u *uplink) await(o owed, stalled <-chan time.Time) bool {
 		u.monitor.acknowledged() // first: who sees an empty queue sees it counted
 		u.inbox.Ack(o.d.Seq)
 	}
-	u.window.leave(time.Since(o.at) > slowAfter(time.Duration(u.cfg.StallTimeout)))
+	u.window.leave(o.from, time.Since(o.at) > slowAfter(time.Duration(u.cfg.StallTimeout)))
 	return true
 }
 

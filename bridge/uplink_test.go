@@ -61,8 +61,8 @@ func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 	}
 	return &uplink{
 		cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, seal: func(d mqtt.Delivery) mqtt.Delivery { return d }, sending: func(mqtt.Delivery, mqtt.Message) {},
-		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight), warned: &firsts{},
-		pacer: newPacer(cfg.CatchUp.Rate, inbox.Arrived), backlog: func() int64 { return local.Backlog("bridge/cloud") },
+		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight, 0), warned: &firsts{},
+		pacer: newPacer(cfg.CatchUp.Rate, inbox.Arrived), owes: func() int64 { return local.Backlog("bridge/cloud") },
 	}
 }
 

@@ -3,6 +3,8 @@ package bridge
 import (
 	"sync"
 	"time"
+
+	"tidegate/internal/units"
 )
 
 // firstWindow is how many messages may be under way over a fresh connection,
@@ -13,26 +15,40 @@ const firstWindow = 8
 // grows by one with each acknowledgement. A slow one halves it, and from then on
 // it grows by one for as many acknowledgements as it is wide. What is under way
 // when the connection is lost can arrive twice.
+//
+// The two streams share it: while both wait, live messages get what becomes free
+// until they have their share, and the backlog gets the rest. As many places as
+// live messages took lately are kept free of the backlog, and a few more, so that
+// none of them need wait for an acknowledgement.
 type window struct {
-	most int
+	most  int
+	share int // of live messages, in percent
 
 	mu    sync.Mutex
 	size  int
 	quick bool // nothing was slow yet
 	acked int  // acknowledgements since size changed last
-	under int
-	room  chan struct{} // holds one token while there may be room
+	under [2]int
+	waits [2]bool
+	peaks [2]int           // the most live messages under way, in this round and the last
+	round int              // acknowledgements until the next one
+	last  stream           // that took a place last
+	room  [2]chan struct{} // each holds one token while there may be room
 }
 
-func newWindow(first, most int) *window {
-	return &window{most: most, size: min(first, most), quick: true, room: make(chan struct{}, 1)}
+func newWindow(first, most int, share units.Percent) *window {
+	return &window{
+		most: most, share: int(share), size: min(first, most), quick: true,
+		room: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
+	}
 }
 
-// enter takes a place, and waits for one. It returns false if done is first.
-func (w *window) enter(done <-chan struct{}) bool {
-	for !w.tryEnter() {
+// enter takes a place for a message of the stream, and waits for one. It returns
+// false if done is first.
+func (w *window) enter(done <-chan struct{}, of stream) bool {
+	for !w.tryEnter(of) {
 		select {
-		case <-w.room:
+		case <-w.room[of]:
 		case <-done:
 			return false
 		}
@@ -40,25 +56,56 @@ func (w *window) enter(done <-chan struct{}) bool {
 	return true
 }
 
-func (w *window) tryEnter() bool {
+func (w *window) tryEnter(of stream) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.under >= w.size {
+	w.waits[of] = !w.free(of)
+	if w.waits[of] {
 		return false
 	}
-	w.under++
+	w.under[of]++
+	w.peaks[0] = max(w.peaks[0], w.under[live])
+	w.last = of
 	return true
 }
 
-// leave gives a place back, after an acknowledgement that was slow or was not.
-func (w *window) leave(slow bool) {
+// spare is the part of the window, one in so many places, that is kept free of the
+// backlog beside what live messages took lately.
+const spare = 32
+
+// free reports whether the stream may take a place. The caller holds mu.
+func (w *window) free(of stream) bool {
+	left := w.size - w.under[live] - w.under[backlog]
+	share := w.size * w.share / 100
+	switch {
+	case left <= 0:
+		return false
+	case share == 0 || share == w.size: // too small to be shared: in turn
+		return !w.waits[1-of] || w.last != of
+	case of == live:
+		return w.under[live] < share || !w.waits[backlog]
+	case w.waits[live] && w.under[live] < share:
+		return false
+	default:
+		return w.under[backlog] < w.size-min(share, max(w.peaks[0], w.peaks[1])+1+w.size/spare)
+	}
+}
+
+// leave gives a place of the stream back, after an acknowledgement that was slow or
+// was not.
+func (w *window) leave(of stream, slow bool) {
 	w.mu.Lock()
-	w.under--
+	w.under[of]--
+	if w.round--; w.round <= 0 {
+		w.round, w.peaks = w.size, [2]int{w.under[live], w.peaks[0]}
+	}
 	w.adapt(slow)
 	w.mu.Unlock()
-	select {
-	case w.room <- struct{}{}:
-	default:
+	for _, room := range w.room {
+		select {
+		case room <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -78,7 +125,7 @@ func (w *window) adapt(slow bool) {
 func (w *window) load() (under, size int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.under, w.size
+	return w.under[live] + w.under[backlog], w.size
 }
 
 // slowAfter is how old an acknowledgement is that narrows the window, so that a

@@ -16,13 +16,13 @@ import (
 )
 
 func TestTheWindowGrowsAndShrinks(t *testing.T) {
-	w := newWindow(firstWindow, 100)
+	w := newWindow(firstWindow, 100, 0)
 	acknowledge := func(n int, slow bool) {
 		for range n {
-			if !w.enter(nil) {
+			if !w.enter(nil, backlog) {
 				t.Fatal("there is no room")
 			}
-			w.leave(slow)
+			w.leave(backlog, slow)
 		}
 	}
 	for _, step := range []struct {
@@ -46,27 +46,99 @@ func TestTheWindowGrowsAndShrinks(t *testing.T) {
 			t.Fatalf("%s: the window is %d wide, want %d", step.why, size, step.want)
 		}
 	}
-	if small := newWindow(firstWindow, 3); small.size != 3 {
+	if small := newWindow(firstWindow, 3, 0); small.size != 3 {
 		t.Errorf("with a limit of 3 the window begins at %d", small.size)
 	}
 }
 
 func TestAWindowWithoutRoomMakesWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, done := newWindow(1, 1), make(chan struct{})
-		w.enter(nil)
+		w, done := newWindow(1, 1, 0), make(chan struct{})
+		w.enter(nil, backlog)
 		entered := make(chan bool)
-		go func() { entered <- w.enter(nil) }()
+		go func() { entered <- w.enter(nil, backlog) }()
 		synctest.Wait()
-		w.leave(false)
+		w.leave(backlog, false)
 		if !<-entered {
 			t.Error("a place was free")
 		}
 		close(done)
-		if w.enter(done) {
+		if w.enter(done, backlog) {
 			t.Error("there was no place")
 		}
 	})
+}
+
+// fill takes places in turn for those streams that want more, until there is none,
+// and returns how many each has.
+func fill(w *window, streams ...stream) [2]int {
+	for more := true; more; {
+		more = false
+		for _, of := range streams {
+			more = w.tryEnter(of) || more
+		}
+	}
+	return w.under
+}
+
+func TestTheStreamsShareTheWindow(t *testing.T) {
+	for _, c := range []struct {
+		size        int
+		share       units.Percent
+		alone, then int // of the backlog: with nothing else, and when live messages have come for long
+		live        int // of the live ones by then
+	}{
+		{100, 50, 96, 50, 50},
+		{100, 1, 99, 99, 1},
+		{100, 99, 96, 1, 99},
+		{8, 50, 7, 4, 4},
+		{2, 50, 1, 1, 1},
+	} {
+		w := newWindow(c.size, c.size, c.share)
+		if got := fill(w, backlog); got[backlog] != c.alone {
+			t.Errorf("%+v: the backlog alone gets %v", c, got)
+		}
+		if !w.tryEnter(live) {
+			t.Errorf("%+v: no place is free for a live message", c)
+		}
+		for i := range 10 * c.size { // whatever is acknowledged, both want more
+			fill(w, live, backlog)
+			of := stream(i % 2)
+			if w.under[of] == 0 {
+				of = 1 - of
+			}
+			w.leave(of, false)
+		}
+		if got := fill(w, live, backlog); got != [2]int{backlog: c.then, live: c.live} {
+			t.Errorf("%+v: both together get %v", c, got)
+		}
+		for range w.under[backlog] { // the backlog is gone
+			w.leave(backlog, false)
+		}
+		w.waits[backlog] = false
+		if got := fill(w, live); got[live] != c.size {
+			t.Errorf("%+v: live messages alone get %v", c, got)
+		}
+	}
+}
+
+// A window of one goes to both in turn.
+func TestTheSmallestWindowIsShared(t *testing.T) {
+	w := newWindow(1, 1, 50)
+	var order []stream
+	for range 6 {
+		of := live
+		if fill(w, live, backlog)[backlog] > 0 {
+			of = backlog
+		}
+		order = append(order, of)
+		w.leave(of, false)
+	}
+	for i := range order[1:] {
+		if order[i] == order[i+1] {
+			t.Fatalf("the places went to %v", order)
+		}
+	}
 }
 
 // watching counts what is under way at a server that answers after a while.

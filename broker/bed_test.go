@@ -139,7 +139,7 @@ func (d *bed) reckon() {
 // others.
 func (s *session) isDone(seq uint64) bool {
 	if s.share == nil {
-		return slices.ContainsFunc(s.beyond, func(a acked) bool { return a.seq == seq && !a.released })
+		return slices.ContainsFunc(s.beyond, func(a acked) bool { return a.has(seq) })
 	}
 	return s.share.hasDrawn(seq) && s.window.findSeq(seq) < 0
 }

@@ -114,7 +114,7 @@ func TestQoS0ForAnInboxIsBoundedInBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ready, sum := &in.(*inbox).ready, 0
+	ready, sum := &in.(*inbox).box.ready, 0
 	for i := range ready.len() {
 		sum += len(ready.at(i).Payload)
 	}

@@ -22,6 +22,7 @@
 //	router.go     who gets it (trie.go), retained messages (retained.go)
 //	record.go     the promise; committer.go and commit.go keep it
 //	outbox.go     what a session is owed, the journal's part in position.go
+//	live.go       its second way out, past the backlog
 //	shared.go     shared subscriptions; lend.go passes their messages to members
 //	trim.go       what is over its bounds, and age.go, what is too old, goes (cuts.go)
 //	loss.go       what it was owed and does not get

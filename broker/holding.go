@@ -11,15 +11,18 @@ import (
 
 // tally charges the session for what it holds. The caller holds mu.
 func (s *session) tally() {
-	bytes := s.ramBytes + s.window.len()*itemOverhead + s.replay.len()*replayCost + len(s.received)*receiptCost
+	bytes := s.ramBytes + s.live.bytes() + s.window.len()*itemOverhead + s.replay.len()*replayCost + len(s.received)*receiptCost
 	s.holding.set(&s.b.memory, forQueues, bytes)
 }
 
 // fits reports whether a message of so many bytes may be added to ram. A few
 // messages always may, so that no consumer waits for others. The caller holds mu.
 func (s *session) fits(bytes int) bool {
-	bytes += s.ramBytes
-	return bytes <= s.bounds.MaxMemory && (bytes <= small || s.b.memory.room(forQueues))
+	return s.roomFor(s.ramBytes+bytes, s.bounds.MaxMemory)
+}
+
+func (s *session) roomFor(bytes, most int) bool {
+	return bytes <= most && (bytes <= small || s.b.memory.room(forQueues))
 }
 
 // bound gives the queue other bounds.

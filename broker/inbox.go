@@ -19,12 +19,30 @@ type inbox struct {
 	s      *session
 	before traffic // what had come before it was opened
 
+	lanes bool // live messages pass the backlog, see lane
+
 	mu    sync.Mutex
-	ready queue[mqtt.Delivery] // QoS 1 and 2: bounded by the window; QoS 0: by loose
-	loose int                  // bytes of the QoS 0 messages in ready
-	wake  chan struct{}        // holds one token while ready may not be empty
+	box   box
+	live  box // with lanes: live messages, and those at QoS 0
+	loose int // bytes of the QoS 0 messages in both
 	ended sync.Once
 	done  chan struct{}
+}
+
+// box holds what can be received at once. At QoS 1 and 2 it is bounded by the
+// window, at QoS 0 by loose.
+type box struct {
+	ready queue[mqtt.Delivery]
+	wake  chan struct{} // holds one token while ready may not be empty
+}
+
+func newBox() box { return box{wake: make(chan struct{}, 1)} }
+
+func (b *box) poke() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
 }
 
 // traffic is a number of messages with the bytes of their topics and payloads.
@@ -59,7 +77,7 @@ func (b *Broker) OpenInbox(ctx context.Context, name string, o mqtt.InboxOptions
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)
 	s := b.openInbox(name)
-	in := &inbox{s: s, before: s.arrivals(), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	in := &inbox{s: s, lanes: o.LiveFirst, before: s.arrivals(), box: newBox(), live: newBox(), done: make(chan struct{})}
 	if err := b.resubscribe(t, s, subs); err != nil {
 		return nil, err
 	}
@@ -100,18 +118,25 @@ func (in *inbox) PublishAsync(ctx context.Context, m mqtt.Message, done func(err
 	return in.s.b.publish(ctx, m, in.s, done)
 }
 
-func (in *inbox) Recv(ctx context.Context) (mqtt.Delivery, error) {
+func (in *inbox) Recv(ctx context.Context) (mqtt.Delivery, error) { return in.recv(ctx, &in.box) }
+
+func (in *inbox) RecvLive(ctx context.Context) (mqtt.Delivery, error) { return in.recv(ctx, &in.live) }
+
+func (in *inbox) recv(ctx context.Context, b *box) (mqtt.Delivery, error) {
 	for {
 		select {
 		case <-in.done: // what is still here comes again to whoever has the inbox now
 			return mqtt.Delivery{}, mqtt.ErrClosed
 		default:
 		}
-		if d, ok := in.next(); ok {
+		if d, ok := in.next(b); ok {
+			if in.lanes {
+				in.more()
+			}
 			return d, nil
 		}
 		select {
-		case <-in.wake:
+		case <-b.wake:
 		case <-in.done:
 			return mqtt.Delivery{}, mqtt.ErrClosed
 		case <-ctx.Done():
@@ -120,17 +145,39 @@ func (in *inbox) Recv(ctx context.Context) (mqtt.Delivery, error) {
 	}
 }
 
-func (in *inbox) next() (mqtt.Delivery, bool) {
+func (in *inbox) next(b *box) (mqtt.Delivery, bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.ready.len() == 0 {
+	if b.ready.len() == 0 {
 		return mqtt.Delivery{}, false
 	}
-	d := in.ready.pop()
+	d := b.ready.pop()
 	if d.QoS == mqtt.AtMostOnce {
 		in.loose -= 2 + len(d.Topic) + len(d.Payload) + itemOverhead
 	}
 	return d, true
+}
+
+// more has the session hand over the next message. With lanes that is one at a
+// time, so that a backlog which keeps to a rate does not fill the window.
+func (in *inbox) more() {
+	t := in.s.b.newTurn(in.done)
+	in.s.mu.Lock()
+	if in.s.link == in {
+		in.s.pump(t)
+	}
+	in.s.mu.Unlock()
+	in.s.b.endTurn(t)
+}
+
+// wants reports whether the box for live messages, or the other one, is empty.
+func (in *inbox) wants(live bool) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if live {
+		return in.live.ready.len() == 0
+	}
+	return in.box.ready.len() == 0
 }
 
 func (in *inbox) Ack(seq uint64) {
@@ -176,7 +223,11 @@ func (in *inbox) deliver(it item, now int64, _ bool) (flush bool) {
 	}
 	d := in.s.b.deliveryOf(&it, now, in.s.b.line())
 	d.Payload = payload
-	in.ready.push(d)
+	if it.live || in.lanes && it.qos == mqtt.AtMostOnce {
+		in.live.ready.push(d)
+	} else {
+		in.box.ready.push(d)
+	}
 	return true
 }
 
@@ -186,10 +237,8 @@ func (in *inbox) release(uint16) bool { return false }
 func (in *inbox) full(int) bool { return false }
 
 func (in *inbox) flush(*turn) {
-	select {
-	case in.wake <- struct{}{}:
-	default:
-	}
+	in.box.poke()
+	in.live.poke()
 }
 
 func (in *inbox) end(error) { in.ended.Do(func() { close(in.done) }) }

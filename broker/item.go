@@ -18,6 +18,8 @@ type item struct {
 	cost    uint32   // on disk, in bytes, if the session is durable
 	ordinal uint16   // among the messages of its topic, see cuts
 	ids     []uint32 // MQTT 5: of the subscriptions that match
+	live    bool     // it goes past the backlog, see lane
+	after   uint64   // if live: the message before it that the session was owed
 	relay   bool     // it came through a bridge, ours or another gateway's
 	known   bool     // already released by the consumer: QoS 2 goes on with PUBREL
 	shared  bool     // owed because of a shared subscription

@@ -289,6 +289,7 @@ func (s *session) inMemory() (have amount) {
 	for i := range s.ram.len() {
 		have.add(1, int64(s.ram.at(i).cost))
 	}
+	s.live.addTo(&have)
 	return have
 }
 

@@ -6,11 +6,12 @@ import (
 
 // A note is what the store keeps for a session beside its position: version,
 // last packet identifier, how far behind the position messages were sent, what
-// is owed and given up (see appendHoldings), and the places there that the
+// is owed and given up (see appendHoldings), and the ranges there that the
 // consumer has already acknowledged or, at QoS 2, released.
 const (
-	noteVersion = 3
-	noteUnsized = 1 // the version without what is owed and given up
+	noteVersion = 5
+	notePlaces  = 3 // the version with places instead of ranges
+	noteUnsized = 1 // ... and without what is owed and given up
 )
 
 type note struct {
@@ -33,6 +34,7 @@ func (n *note) append(dst []byte, base uint64) []byte {
 			v |= 1
 		}
 		dst = binary.AppendUvarint(dst, v)
+		dst = binary.AppendUvarint(dst, a.seq-a.from)
 	}
 	return dst
 }
@@ -40,19 +42,23 @@ func (n *note) append(dst []byte, base uint64) []byte {
 // parseNote is the reverse. A note that is damaged yields what is lawful up to
 // there: at worst a message is sent once more.
 func parseNote(b []byte, base uint64) (n note) {
-	if len(b) < 3 || b[0] != noteVersion && b[0] != noteUnsized {
+	if len(b) < 3 || b[0] != noteVersion && b[0] != notePlaces && b[0] != noteUnsized {
 		return n
 	}
 	n.lastID = binary.BigEndian.Uint16(b[1:])
 	r := varints{rest: b[3:]}
 	n.sent = base + r.next()
-	if b[0] == noteVersion {
+	if b[0] != noteUnsized {
 		n.bytes, n.cuts = r.holdings(base)
 		n.sized = !r.bad
 	}
 	for len(r.rest) > 0 {
-		if v := r.next(); !r.bad {
-			n.beyond = append(n.beyond, acked{seq: base + v>>1, released: v&1 != 0})
+		v, span := r.next(), uint64(1)
+		if b[0] == noteVersion {
+			span = r.next()
+		}
+		if a := (acked{base + v>>1 - min(span, v>>1), base + v>>1, v&1 != 0}); !r.bad {
+			n.beyond = append(n.beyond, a)
 		}
 	}
 	return n
@@ -103,9 +109,14 @@ func (r *varints) holdings(base uint64) (bytes int64, c cuts) {
 	return bytes, c
 }
 
-// acked is a place in the journal, behind a session's position, of a message
-// that the consumer has acknowledged or, if released, answered with PUBREC.
+// acked is what the consumer has acknowledged behind a session's position: one
+// message, or all of a range of the journal. Of one that is released it is known
+// only that it was answered with PUBREC.
 type acked struct {
-	seq      uint64
+	from     uint64 // not in it
+	seq      uint64 // the last in it
 	released bool
 }
+
+// has reports whether the message at seq is acknowledged because of a.
+func (a *acked) has(seq uint64) bool { return !a.released && a.from < seq && seq <= a.seq }

@@ -63,14 +63,15 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 		s.owed.Add(1)
 		s.came.add(&it)
 		s.bytes += int64(it.cost)
-		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits))
+		live := s.live.takes(s, &it)
+		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits, live))
 		s.wantTrim(t)
 		s.watch(&it.body)
-		if !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
+		if !live && !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
 			s.behind, s.loaded = true, s.tail
 		}
 		s.tail = rec.seq
-		if s.behind {
+		if s.behind && !live {
 			return
 		}
 	}
@@ -82,9 +83,9 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 // the consumer is there and keeps up, it gets time to acknowledge, so that the
 // disk is not needed at all; if a publisher waits for it, then only a few times
 // what it took lately.
-func (s *session) due(t *turn, rec *record, waits bool) int64 {
+func (s *session) due(t *turn, rec *record, waits, live bool) int64 {
 	c := s.b.commit
-	keepsUp := s.link != nil && !s.behind && !rec.must && s.window.len() < s.limit
+	keepsUp := s.link != nil && (live || !s.behind) && !rec.must && s.window.len()+s.live.size() < s.limit
 	must := rec.must && (s.link != nil || !s.bounds.Relaxed)
 	waits = waits && !s.bounds.Relaxed
 	switch {
@@ -102,6 +103,10 @@ func (s *session) due(t *turn, rec *record, waits bool) int64 {
 // push appends to ram. A transient session drops its oldest message when ram
 // is full; a durable one never gets here then.
 func (s *session) push(it item) {
+	if it.live {
+		s.live.push(it)
+		return
+	}
 	for !s.durable() && s.ram.len() > 0 && !s.fits(it.size()) {
 		old := s.ram.pop()
 		s.ramBytes -= old.size()
@@ -121,6 +126,11 @@ func (s *session) drop(n uint64) {
 func (s *session) pump(t *turn) {
 	if s.share != nil {
 		s.share.pump(t, false)
+		return
+	}
+	if s.live != nil {
+		s.pumpLanes(t)
+		s.readOn(t)
 		return
 	}
 	for s.link != nil && s.window.len()+s.unsaved < s.limit && len(s.beyond) < maxBeyond && !s.link.full(softOut) {
@@ -162,15 +172,14 @@ const maxBeyond = 1024
 // sendable reports whether nothing holds it back: a gate that is shut, or a
 // packet identifier that is still in use.
 func (s *session) sendable(it *item) bool {
-	if it.gate != nil && s.b.commit.gate(it.gate, s) {
-		return false
-	}
-	return it.id == 0 || !s.inUse(it.id) || it.qos == mqtt.AtLeastOnce
+	return s.ungated(it) && (it.id == 0 || !s.inUse(it.id) || it.qos == mqtt.AtLeastOnce)
 }
+
+func (s *session) ungated(it *item) bool { return it.gate == nil || !s.b.commit.gate(it.gate, s) }
 
 // send puts the message into the window and hands it to the consumer.
 func (s *session) send(t *turn, it item) {
-	dup := it.seq != 0 && it.seq <= s.sent
+	dup := !it.live && it.seq != 0 && it.seq <= s.sent
 	// What was sent before goes out again even when it has expired [MQTT-4.4.0-1]:
 	// the consumer may have it and still use its identifier.
 	if !it.known && (!dup && it.body.ended(s.bounds.MaxAge, t.now) != "" || !s.link.takes(it.wireSize(0))) {
@@ -183,13 +192,8 @@ func (s *session) send(t *turn, it item) {
 		}
 		return
 	}
-	for it.id == 0 || s.inUse(it.id) {
-		it.id = s.takeID()
-		s.mixed = s.mixed || s.durable()
-	}
-	s.sent = max(s.sent, it.seq)
 	it.gate = nil
-	s.window.add(slot{item: it, sentAt: t.now, released: it.known})
+	s.enter(t, &it)
 	if it.known {
 		s.releaseOnDisk(t, it.id)
 		return
@@ -198,6 +202,20 @@ func (s *session) send(t *turn, it item) {
 	if s.link.deliver(it, t.now, dup) {
 		t.flush = append(t.flush, s.link)
 	}
+}
+
+// enter puts the message into the window.
+func (s *session) enter(t *turn, it *item) {
+	if it.live { // nobody sees its packet identifier, and what is older may not have been sent
+		s.live.window.add(slot{item: *it, sentAt: t.now})
+		return
+	}
+	for it.id == 0 || s.inUse(it.id) {
+		it.id = s.takeID()
+		s.mixed = s.mixed || s.durable()
+	}
+	s.sent = max(s.sent, it.seq)
+	s.window.add(slot{item: *it, sentAt: t.now, released: it.known})
 }
 
 // discard ends a message that is too old, or that the consumer does not take
@@ -221,6 +239,8 @@ func (s *session) settled(t *turn, it *item) {
 	s.cuts.settle(it.seq, int64(it.cost))
 	if it.rec == nil || s.b.commit.acked(t, it.rec, s) {
 		s.ackedOnDisk(t, it)
+	} else if it.live {
+		s.done(it.after, it.seq, false)
 	}
 }
 
@@ -273,6 +293,8 @@ func (s *session) ackSeq(t *turn, seq uint64) {
 	defer s.mu.Unlock()
 	if i := s.window.findSeq(seq); i >= 0 {
 		s.delivered(t, s.window.slots.remove(i))
+	} else if sl, ok := s.live.take(seq); ok {
+		s.delivered(t, sl)
 	}
 }
 
@@ -289,7 +311,7 @@ func (s *session) pubrec(t *turn, id uint16) {
 		return
 	}
 	if !s.isBeyond(sl.seq) {
-		s.beyond = append(s.beyond, acked{seq: sl.seq, released: true})
+		s.beyond = append(s.beyond, acked{from: sl.seq - 1, seq: sl.seq, released: true})
 	}
 	s.releaseOnDisk(t, id)
 }
@@ -321,8 +343,10 @@ func (s *session) pubcomp(t *turn, id uint16) {
 
 // delivered notes that the message of sl is acknowledged, and sends the next.
 func (s *session) delivered(t *turn, sl slot) {
-	took := max(t.now-sl.sentAt, 0)
-	s.pace += (took - s.pace) / 8
+	if s.live == nil || sl.live { // a backlog may keep to a rate
+		took := max(t.now-sl.sentAt, 0)
+		s.pace += (took - s.pace) / 8
+	}
 	s.settled(t, &sl.item)
 	if sl.loan == nil && (sl.seq != 0 || !s.durable()) || s.share != nil {
 		s.b.stats.delivered.Add(1)

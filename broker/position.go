@@ -9,10 +9,11 @@ import (
 // cursor returns the place in the journal up to which nothing is owed any more.
 // The caller holds mu.
 func (s *session) cursor() uint64 {
+	unread := s.live.below(s.unread())
 	if seq, ok := s.window.oldest(); ok {
-		return min(seq-1, s.unread()) // of a share, what has come back may be older
+		return min(seq-1, unread) // of a share, what has come back may be older
 	}
-	return s.unread()
+	return unread
 }
 
 // unread is cursor without regard to the window.
@@ -32,9 +33,13 @@ func (s *session) unread() uint64 {
 func (s *session) ackedOnDisk(t *turn, it *item) {
 	s.b.commit.unstore(s, 1, int64(it.cost))
 	cursor := s.cursor()
-	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.seq == it.seq })
-	if it.seq > cursor && s.share == nil {
-		s.beyond = append(s.beyond, acked{seq: it.seq})
+	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.released && a.seq == it.seq })
+	switch {
+	case it.seq <= cursor || s.share != nil:
+	case it.live:
+		s.done(it.after, it.seq, true)
+	default:
+		s.done(it.seq-1, it.seq, true)
 	}
 	s.unsaved++
 	due := t.now + lazy
@@ -196,8 +201,11 @@ func (s *session) take(it item) {
 	if s.share != nil && s.share.hasDrawn(it.seq) {
 		return
 	}
+	if s.live.has(it.seq) {
+		return
+	}
 	for _, a := range s.beyond {
-		if a.seq == it.seq && !a.released {
+		if a.has(it.seq) {
 			return
 		}
 		it.known = it.known || a.seq == it.seq

@@ -49,6 +49,7 @@ type session struct {
 	window   window
 	ram      queue[item]
 	ramBytes int
+	live     *lane         // past the backlog; nil: all goes in one order
 	replay   queue[replay] // retained messages still to be sent, before ram
 	bounds   mqtt.QueueLimits
 	bytes    int64   // of what it is owed, as amount has them
@@ -103,6 +104,7 @@ func (s *session) attach(t *turn, link consumer, limit int) {
 		s.detachLocked(t)
 	}
 	s.link, s.limit = link, limit
+	s.live = laneFor(link, s.b.commit.lastSeq())
 	s.changed(t)
 	t.fill = append(t.fill, s)
 	if s.durable() && s.owed.Load() > 0 {
@@ -131,6 +133,7 @@ func (s *session) detachLocked(t *turn) {
 		s.b.commit.moved(s, t.now+lazy, nil) // so that a restart does not forget what was sent
 	}
 	s.loaded, s.behind = s.cursor(), true
+	s.live = nil
 	s.window.slots.reset()
 	s.ram.reset()
 	s.replay.reset()
@@ -170,6 +173,7 @@ func (s *session) finish(t *turn, reason string) {
 	s.loseRest(reason)
 	s.window.slots.reset()
 	s.ram.reset()
+	s.live = nil
 	s.replay.reset()
 	s.ramBytes = 0
 	subs := s.subs

@@ -125,6 +125,11 @@ type InboxOptions struct {
 	MaxInflight int
 
 	Queue QueueLimits // of what it is owed
+
+	// LiveFirst lets what is published while the inbox is open pass what was
+	// queued before: RecvLive hands it out, Recv the rest, each in its own
+	// order. What comes faster than it is taken waits in its place for Recv.
+	LiveFirst bool
 }
 
 // Waiting is what an inbox has not acknowledged.
@@ -146,6 +151,10 @@ type Inbox interface {
 	// ErrClosed once the inbox is closed or was opened by somebody else. It
 	// must be called from one goroutine at a time.
 	Recv(ctx context.Context) (Delivery, error)
+
+	// RecvLive is Recv for what may pass the others. It may be called from
+	// another goroutine at the same time. Without LiveFirst there is nothing.
+	RecvLive(ctx context.Context) (Delivery, error)
 
 	// Ack releases the delivery seq for good. It may be called from any
 	// goroutine and in any order. An unknown seq is no error.
