@@ -124,7 +124,7 @@ func (l *lane) take(seq uint64) (slot, bool) {
 // more of, and neither can starve here. The caller holds mu.
 func (s *session) pumpLanes(t *turn) {
 	l := s.live
-	for s.link != nil && s.window.len()+l.window.len()+s.unsaved < s.limit {
+	for s.link != nil && s.hasPlace() {
 		live := l.ram.len() > 0 && l.in.wants(true) && s.ungated(l.ram.front())
 		backlog := s.ram.len() > 0 && l.in.wants(false) && s.ungated(s.ram.front()) && len(s.beyond) < 2*maxBeyond
 		switch {

@@ -133,7 +133,7 @@ func (s *session) pump(t *turn) {
 		s.readOn(t)
 		return
 	}
-	for s.link != nil && s.window.len()+s.unsaved < s.limit && len(s.beyond) < maxBeyond && !s.link.full(softOut) {
+	for s.link != nil && s.hasPlace() && len(s.beyond) < maxBeyond && !s.link.full(softOut) {
 		if s.replay.len() > 0 {
 			r := s.replay.pop()
 			if r.qos != mqtt.AtMostOnce && !s.durable() { // else it is not owed
@@ -155,6 +155,21 @@ func (s *session) pump(t *turn) {
 		}
 	}
 	s.readOn(t)
+}
+
+// hasPlace reports whether one more message may be under way. Acknowledgements that
+// are not on disk count, since a crash makes those messages come again: against the
+// window of a client, and against a second one of an inbox, which is as fast as a link
+// with a long round-trip time then. The caller holds mu.
+func (s *session) hasPlace() bool {
+	under := s.window.len()
+	if s.live != nil {
+		under += s.live.window.len()
+	}
+	if s.inbox {
+		return under < s.limit && under+s.unsaved < 2*s.limit
+	}
+	return under+s.unsaved < s.limit
 }
 
 // readOn has more read from the journal if ram runs dry. The caller holds mu.
