@@ -74,7 +74,8 @@ func (q *queueSim) leave() {
 // receive takes what comes, at most n.
 func (q *queueSim) receive(n int) {
 	for ; n > 0; n-- {
-		m, ok := q.in.(*inbox).next()
+		in := q.in.(*inbox)
+		m, ok := in.next(&in.box)
 		if !ok {
 			return
 		}
