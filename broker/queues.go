@@ -178,12 +178,11 @@ func (s *session) outstanding() (from uint64, done func(*item) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cut := slices.Clone(s.cuts)
-	acknowledged := make(map[uint64]bool)
-	for _, a := range s.beyond {
-		acknowledged[a.seq] = !a.released
-	}
 	if s.share == nil {
-		return s.cursor(), func(it *item) bool { return acknowledged[it.seq] || !cut.keep(it.seq, it.ordinal) }
+		beyond := slices.Clone(s.beyond)
+		return s.cursor(), func(it *item) bool {
+			return !cut.keep(it.seq, it.ordinal) || slices.ContainsFunc(beyond, func(a acked) bool { return a.has(it.seq) })
+		}
 	}
 	out := make(map[uint64]bool) // with a member, or to be passed on again
 	for i := range s.window.len() {
