@@ -113,7 +113,7 @@ func (u *uplink) send(ctx context.Context, from stream, recv func(context.Contex
 	for {
 		d, err := recv(receiving)
 		switch {
-		case receiving.Err() != nil:
+		case receiving.Err() != nil || u.link.alive().Err() != nil:
 			return
 		case err != nil:
 			u.link.abort(&localError{"read the queue", err})
@@ -144,33 +144,50 @@ func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent
 	if from == backlog && !u.pacer.wait(ctx, u.left) || !u.window.enter(ctx.Done(), from) {
 		return // it comes again
 	}
-	o := u.publish(from, d, m, sent)
-	if m.QoS == mqtt.AtMostOnce {
+	if o, ok := u.publish(from, d, m, sent); ok && m.QoS == mqtt.AtMostOnce {
 		u.await(o, nil)
 	}
 }
 
-// publish hands d to the link as m. What goes first upstream also is first to be
-// confirmed, whichever stream it comes from.
-func (u *uplink) publish(from stream, d mqtt.Delivery, m mqtt.Message, sent chan<- owed) owed {
+// publish hands d to the link as m, unless the link is lost. What goes first upstream
+// also is first to be confirmed, whichever stream it comes from.
+func (u *uplink) publish(from stream, d mqtt.Delivery, m mqtt.Message, sent chan<- owed) (o owed, ok bool) {
 	u.publishing.Lock()
 	defer u.publishing.Unlock()
+	if u.link.alive().Err() != nil {
+		return o, false
+	}
 	u.pacer.spend(d)
 	sealed := u.seal(d) // not before: what is dropped leaves no hole in the numbers
 	m.Payload, m.Properties = sealed.Payload, sealed.Properties
 	u.monitor.sent()
 	u.sending(d, m)
-	o := owed{u.link.publish(m), d, from, time.Now()}
+	o = owed{u.link.publish(m), d, from, time.Now()}
+	u.heed(o)
 	if m.QoS != mqtt.AtMostOnce {
 		sent <- o // has room for all that the window lets through
 	}
-	return o
+	return o, true
 }
 
 // left returns how many messages wait to be sent, with the one in hand.
 func (u *uplink) left() int64 {
 	under, _ := u.window.load()
 	return u.owes() - int64(under)
+}
+
+// heed aborts the link if it has given o up already: it may have room for the next
+// message, which must not overtake o.
+func (u *uplink) heed(o owed) {
+	select {
+	case <-o.Done():
+	default:
+		return
+	}
+	var refused *refusal
+	if err := o.Error(); err != nil && !errors.As(err, &refused) {
+		u.link.abort(err)
+	}
 }
 
 // checkSize reports why no PUBLISH can hold payload bytes for topic, or nil.

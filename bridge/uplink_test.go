@@ -91,6 +91,29 @@ func TestAFailedReceiptEndsTheLink(t *testing.T) {
 }
 
 // What was handed to a link that is lost meanwhile still tells who was under way.
+// givesUp is a link that does not send one message, but would send the next.
+type givesUp struct {
+	*fakeLink
+	sent []string
+}
+
+func (l *givesUp) publish(m mqtt.Message) receipt {
+	l.sent = append(l.sent, m.Topic)
+	if len(l.sent) == 2 {
+		return doneReceipt{errors.New("it was not sent")}
+	}
+	return doneReceipt{}
+}
+
+func TestNothingOvertakesAMessageThatTheLinkGivesUp(t *testing.T) {
+	l := &givesUp{fakeLink: newFakeLink(nil)}
+	local := newLocal(readings(5)...)
+	u := newUplink(t, local, l)
+	if err := u.run(t.Context()); err == nil || len(l.sent) != 2 || local.left() < 4 {
+		t.Errorf("%v was sent and %d messages are left, %v; want the second to end the link", l.sent, local.left(), err)
+	}
+}
+
 func TestTheHeadOfALostLinkIsKnown(t *testing.T) {
 	for range 100 {
 		local, loss := newLocal(readings(1)...), errors.New("unplugged")
