@@ -32,7 +32,6 @@ type bed struct {
 	damaged bool         // the test damages what the journal has
 	broken  bool         // the test breaks the store: it is neither closed nor verified with success
 	segment units.Size   // of the journal; 0: the usual one
-	before  int64        // what was queued, less what stood in the ledger, when the broker started
 }
 
 // newBed starts a broker; change, if not nil, changes how.
@@ -73,7 +72,7 @@ func (d *bed) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- b.Serve(ctx) }()
-	d.b, d.st, d.before = b, st, inventory(b)
+	d.b, d.st = b, st
 	d.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-served; err != nil && !d.broken {
@@ -86,17 +85,6 @@ func (d *bed) start() {
 			d.t.Errorf("close the store: %v", err)
 		}
 	})
-}
-
-// inventory returns how many messages are queued or lost.
-func inventory(b *Broker) (n int64) {
-	for _, s := range b.Sessions() {
-		n += s.Queued
-	}
-	for _, l := range b.Losses() {
-		n += int64(l.Count)
-	}
-	return n
 }
 
 // reckon counts in the journal what each session says that it is owed, expects
@@ -125,7 +113,7 @@ func (d *bed) reckon() {
 			d.t.Errorf("of session %q %d messages are listed, and it is owed %d: %v", s.id, listed, s.owed.Load(), err)
 		}
 	}
-	if have, want := d.b.stats.delivered.Load()+inventory(d.b)-d.before, d.b.stats.accepted.Load(); have != want {
+	if have, want := d.b.stats.delivered.Load()+d.b.inventory(), d.b.stats.accepted.Load(); have != want {
 		d.t.Errorf("%d messages were accepted, of which %d are delivered, queued or lost", want, have)
 	}
 	for _, l := range d.b.Losses() {

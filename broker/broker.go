@@ -134,6 +134,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 	if err := b.restore(); err != nil {
 		return nil, fmt.Errorf("restore the broker's state: %w", err)
 	}
+	b.stats.accepted.Store(b.inventory())
 	return b, nil
 }
 

@@ -34,6 +34,12 @@ type Status struct {
 	ConnectionsRefused uint64 `json:"connections_refused"` // no CONNECT, a wrong one, or too many
 	RetainedRefused    uint64 `json:"retained_refused"`    // not kept because a bound was reached
 
+	// Messages at QoS 1 and 2, once for each session that is owed them. At rest
+	// accepted = delivered + queued + what is in the loss ledger.
+	MessagesAccepted  int64 `json:"messages_accepted"`  // since the gateway started, with what was queued or in the ledger then
+	MessagesDelivered int64 `json:"messages_delivered"` // acknowledged by those who were owed them, since then
+	MessagesQueued    int64 `json:"messages_queued"`    // not acknowledged
+
 	BadCredentials      uint64 `json:"bad_credentials"`      // connections refused for a wrong user name or password
 	NotAuthorized       uint64 `json:"not_authorized"`       // connections refused because the client, or its will, has no right
 	PublicationsDenied  uint64 `json:"publications_denied"`  // messages from clients that have no right to send them
@@ -86,10 +92,29 @@ func (b *Broker) Status() Status {
 	st.MemoryLimit = uint64(b.memory.limit)
 	st.MemoryUsed, st.Memory = b.memory.byName()
 	st.Flash = b.commit.flash.status(b.now())
+	st.MessagesAccepted, st.MessagesDelivered = b.stats.accepted.Load(), b.stats.delivered.Load()
+	st.MessagesQueued = b.queuedMessages()
 	if err := b.commit.health(); err != nil {
 		st.StoreError = err.Error()
 	}
 	return st
+}
+
+// queuedMessages returns how many messages all sessions together are owed.
+func (b *Broker) queuedMessages() (n int64) {
+	for _, s := range b.Sessions() {
+		n += s.Queued
+	}
+	return n
+}
+
+// inventory returns how many messages are queued or lost.
+func (b *Broker) inventory() int64 {
+	n := b.queuedMessages()
+	for _, l := range b.Losses() {
+		n += int64(l.Count)
+	}
+	return n
 }
 
 // Sessions returns a snapshot of all sessions and shared subscriptions, in the

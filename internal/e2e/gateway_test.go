@@ -91,6 +91,12 @@ func (g *gateway) start() {
 	g.process.await(g.t, `"ready"`, func() bool { return g.process.ended || slices.Contains(g.process.lines, "ready") })
 	g.slowest = max(g.slowest, time.Since(began))
 	g.welcome()
+	p := g.process
+	g.t.Cleanup(func() {
+		if p == g.process && g.address != "" && !g.t.Failed() {
+			g.balance()
+		}
+	})
 }
 
 // launch starts the process and waits for nothing.
@@ -138,6 +144,27 @@ func (g *gateway) awaitUplink() {
 func (g *gateway) awaitAdapter(name string) {
 	g.t.Helper()
 	g.process.awaitLine(g.t, "adapter is online", "adapter="+name)
+}
+
+// balance expects that nothing is unaccounted for, once the gateway rests: what
+// sessions were owed is delivered, queued or in the loss ledger.
+func (g *gateway) balance() {
+	g.t.Helper()
+	for late := time.Now().Add(patience); ; pause(context.Background()) {
+		st := g.status(g.t)
+		b, sum := st.Broker, st.Broker.MessagesDelivered+st.Broker.MessagesQueued
+		for _, l := range st.Losses {
+			sum += int64(l.Count)
+		}
+		if sum == b.MessagesAccepted {
+			return
+		}
+		if time.Now().After(late) {
+			g.t.Errorf("%d messages were accepted, %d delivered, %d are queued, and lost are %+v",
+				b.MessagesAccepted, b.MessagesDelivered, b.MessagesQueued, st.Losses)
+			return
+		}
+	}
 }
 
 // dial connects to the edge as soon as it is up. It fails only when ctx is done.

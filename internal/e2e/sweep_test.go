@@ -133,7 +133,8 @@ var phases = []struct {
 }{
 	{"flow", 25, (*sweep).killInFlow},
 	{"start", 20, (*sweep).killAtStart},
-	{"drain", 20, (*sweep).killInDrain},
+	{"drain", 17, (*sweep).killInDrain},
+	{"freeze", 3, (*sweep).killAfterFreeze},
 	{"roll", 10, func(s *sweep, t *testing.T) { s.killWhile(t, "roll", isNewSegment) }},
 	{"rewrite", 15, func(s *sweep, t *testing.T) { s.killWhile(t, "rewrite", isRewrite) }},
 	{"stop", 7, (*sweep).killInStop},
@@ -181,15 +182,26 @@ func (s *sweep) flap() {
 	s.uplinks++
 }
 
-// start starts the gateway and lets the publishers send n messages more.
-func (s *sweep) start(t *testing.T, n int) {
+// start starts the gateway and lets the publishers send messages, in all so many
+// more, or few if somebody is far behind, because each round reads all that is stored.
+func (s *sweep) start(t *testing.T, more int) {
 	t.Helper()
+	for _, a := range s.counts {
+		have := 0
+		a.look(func() { have = a.count })
+		if s.owed(a) > have+maxBehind {
+			more = min(more, 20)
+		}
+	}
 	s.g.start()
 	if losses := s.g.status(t).Losses; len(losses) > 0 {
 		t.Errorf("the loss ledger has %+v", losses)
 	}
-	s.senders.allow(n)
+	s.senders.allow(more)
 }
+
+// maxBehind is from how many messages on somebody is far behind.
+const maxBehind = 2000
 
 func (s *sweep) kill(phase string) {
 	s.g.kill()
@@ -198,10 +210,9 @@ func (s *sweep) kill(phase string) {
 
 // killInFlow kills while publishers and consumers are at work.
 func (s *sweep) killInFlow(t *testing.T) {
-	const most = 600
-	s.start(t, most)
-	at := 0
-	s.senders.look(func() { at = s.senders.acked + 1 + s.rng.IntN(most/2) })
+	s.start(t, 600)
+	at, chance := 0, s.rng.Float64()
+	s.senders.look(func() { at = s.senders.acked + 1 + int(chance*float64(s.senders.allowed-s.senders.acked)/2) })
 	s.senders.awaitAcked(t, at)
 	s.flap()
 	s.after(s.rng.IntN(3000))
@@ -229,7 +240,6 @@ func (s *sweep) killInDrain(t *testing.T) {
 	s.start(t, 200)
 	got := 0
 	k.update(func() { k.present, got = true, k.got+1+s.rng.IntN(60) })
-	s.after(0)
 	late := time.Now().Add(time.Second) // it may not be owed so many
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -265,6 +275,19 @@ func isNewSegment(tmp string) bool { return !isRewrite(tmp) }
 func isRewrite(tmp string) bool {
 	_, err := os.Stat(strings.TrimSuffix(tmp, ".tmp"))
 	return err == nil
+}
+
+// killAfterFreeze stops the gateway in flow for longer than stall_timeout, as a busy
+// or suspended board does, lets it go on, and then kills it.
+func (s *sweep) killAfterFreeze(t *testing.T) {
+	s.network.SetMode(proxy.Pass)
+	s.start(t, 300)
+	s.after(s.rng.IntN(100_000))
+	_ = s.g.process.cmd.Process.Signal(syscall.SIGSTOP)
+	s.after(1_050_000 + s.rng.IntN(100_000))
+	_ = s.g.process.cmd.Process.Signal(syscall.SIGCONT)
+	s.after(200_000)
+	s.kill("freeze")
 }
 
 // killInStop kills a gateway that was told to end.
@@ -353,6 +376,7 @@ func (s *sweep) rest(g *gateway) {
 			s.t.Fatalf("%s: still owed: %+v", g.conf, g.status(s.t).Sessions)
 		}
 	}
+	g.balance()
 	if losses := g.status(s.t).Losses; len(losses) > 0 {
 		s.t.Errorf("the loss ledger has %+v", losses)
 	}
