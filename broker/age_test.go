@@ -46,6 +46,30 @@ func TestWhatIsTooOldGoesWithoutItsConsumer(t *testing.T) {
 	})
 }
 
+func TestWhatHasExpiredOnItsWayIsLostOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := aging(t)
+		q := mqtt.QueueLimits{}
+		d.opens(q).Close()
+		for _, expiry := range []time.Duration{0, time.Second} { // the first keeps the sweep from the second
+			if err := d.b.Publish(d.ctx(), mqtt.Message{Topic: "t/x", Payload: []byte("1"), QoS: 1, Expiry: expiry}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		in := d.opens(q)
+		if _, err := in.Recv(d.ctx()); err != nil { // and does not acknowledge it
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		d.restart()
+		time.Sleep(5 * time.Second)
+		if n, _ := d.lostOf(lostExpired); n != 1 || d.owed() != 1 {
+			t.Errorf("%d are lost and %d owed, want one each", n, d.owed())
+		}
+	})
+}
+
 func TestWhatHasExpiredGoesWithoutItsClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := aging(t)

@@ -198,6 +198,7 @@ func (s *session) send(t *turn, it item) {
 	// What was sent before goes out again even when it has expired [MQTT-4.4.0-1]:
 	// the consumer may have it and still use its identifier.
 	if !it.known && (!dup && it.body.ended(s.bounds.MaxAge, t.now) != "" || !s.link.takes(it.wireSize(0))) {
+		s.sent = max(s.sent, it.seq) // it is settled: nobody may give it up again
 		s.discard(t, &it)
 		return
 	}
