@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"tidegate/internal/check"
 	"tidegate/internal/units"
@@ -39,6 +40,10 @@ func (d DeadLetters) limits() mqtt.QueueLimits {
 // maxTries is how often the server may refuse one message, or end the connection
 // because of it, before it is a dead letter.
 const maxTries = 5
+
+// patience is for how long it must do so at least. A server in trouble, such as a
+// cluster that elects a leader, ends connections whatever is sent.
+func (c *Config) patience() time.Duration { return 2 * time.Duration(c.StallTimeout) }
 
 // The user properties of a dead letter.
 const (
@@ -166,20 +171,26 @@ func deadLetter(m mqtt.Message, at places, why error) mqtt.Message {
 type suspect struct {
 	seq   uint64
 	tries int
+	first time.Time
+	last  time.Time
 	why   error
 }
 
 // blame counts a try of the message seq that the server did not take.
 func (s *suspect) blame(seq uint64, why error) {
 	if s.seq != seq {
-		*s = suspect{seq: seq}
+		*s = suspect{seq: seq, first: time.Now()}
 	}
 	s.tries++
+	s.last = time.Now()
 	s.why = why
 }
 
-// condemns reports whether the message seq has had its tries.
-func (s *suspect) condemns(seq uint64) bool { return s.seq == seq && s.tries >= maxTries }
+// condemns reports whether the message seq has had its tries, over at least
+// patience.
+func (s *suspect) condemns(seq uint64, patience time.Duration) bool {
+	return s.seq == seq && s.tries >= maxTries && s.last.Sub(s.first) >= patience
+}
 
 // final reports whether trying again with the same message is useless.
 func (r *refusal) final() bool {

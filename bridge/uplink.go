@@ -137,7 +137,7 @@ func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent
 		u.drop(d, err)
 		return
 	}
-	if u.suspect.condemns(d.Seq) {
+	if u.suspect.condemns(d.Seq, u.cfg.patience()) {
 		u.bury(d, u.suspect.why)
 		return
 	}

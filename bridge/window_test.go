@@ -358,6 +358,34 @@ func TestAMessageThatEndsConnectionsIsPutAside(t *testing.T) {
 	}
 }
 
+// A cluster that elects a leader ends connections on whatever is sent, for most of
+// a minute. That is about no message.
+func TestAServerInTroubleCondemnsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, got, tries := newLocal(readings(26)...), "", 0
+		cfg := testConfig()
+		healthy := time.Now().Add(2*time.Duration(seconds(30)) - 5*time.Second)
+		r := newRig(t, cfg, local, piped(t, func(_ int, _ string, u upstream) {
+			u.accept(packets.Accepted)
+			for p := u.publish(); p != nil; p = u.publish() {
+				if time.Now().Before(healthy) {
+					tries++
+					return
+				}
+				got += string(p.Payload)
+				u.ack(p)
+			}
+		})).start()
+		<-local.empty()
+		synctest.Wait()
+		s := r.Status()
+		r.end()
+		if got != "abcdefghijklmnopqrstuvwxyz" || s.DeadLetters != 0 || tries < maxTries {
+			t.Errorf("after %d connections that it has ended the server got %s, the status is %+v", tries, got, s)
+		}
+	})
+}
+
 // unique returns the letters of s at their first place.
 func unique(s string) (first string) {
 	for _, r := range s {

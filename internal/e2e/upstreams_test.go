@@ -61,7 +61,8 @@ func (f upstreamFacts) check(t *testing.T, server string) {
 	if code := there.subscribe(t, "odd/#"); code != f.granted {
 		t.Errorf("a subscription at QoS 2 is granted QoS %d, want %d", code, f.granted)
 	}
-	g := newPeer(t, "pump-house", freeAddress(t), server, `out: [{topics: ["odd/#", "kept/#"]}]
+	g := newPeer(t, "pump-house", freeAddress(t), server, `stall_timeout: 1s
+    out: [{topics: ["odd/#", "kept/#"]}]
     in: [{topics: ["command/#"], qos: 2}]`)
 	g.awaitUplink()
 	here := g.watch(t, "command/#")
