@@ -186,8 +186,10 @@ func (s *shore) serve(conn net.Conn) {
 			ok := packet.Connack{Version: c.Version}
 			answer = ok.Append(nil)
 		case packet.TypePublish:
-			ack := packet.Ack{Type: packet.TypePuback, ID: s.take(f)}
-			answer = ack.Append(nil)
+			if id := s.take(f); id > 0 {
+				ack := packet.Ack{Type: packet.TypePuback, ID: id}
+				answer = ack.Append(nil)
+			}
 		case packet.TypePingreq:
 			answer = packet.Pingresp{}.Append(nil)
 		}
@@ -197,10 +199,15 @@ func (s *shore) serve(conn net.Conn) {
 	}
 }
 
+// take keeps a message, unless it is what the bridge says about itself, and returns
+// its packet identifier, if any.
 func (s *shore) take(f packet.Frame) (id uint16) {
 	var p packet.Publish
 	if err := p.Decode(f); err != nil {
 		s.t.Errorf("PUBLISH: %v", err)
+	}
+	if string(p.Topic) == "gateway/board/status" {
+		return p.ID
 	}
 	m := mqtt.Message{Topic: string(p.Topic), Payload: bytes.Clone(p.Payload), Properties: &mqtt.Properties{}}
 	for name, value := range p.Properties.User() {
