@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"tidegate/broker"
 	"tidegate/store"
 )
 
@@ -123,6 +124,7 @@ func (c *Control) handler() http.Handler {
 	tasks := map[string]task{
 		"/api/v1/queues":          {http.MethodGet, c.src.serveQueues},
 		"/api/v1/queues/messages": {http.MethodGet, c.src.serveMessages},
+		"/api/v1/queues/purge":    {http.MethodPost, c.servePurge},
 		"/api/v1/bridges/requeue": {http.MethodPost, c.serveRequeue},
 		"/api/v1/store/verify":    {http.MethodGet, c.serveVerify},
 		"/api/v1/store/backup":    {http.MethodGet, c.serveBackup},
@@ -161,6 +163,21 @@ func (c *Control) serveBackup(w http.ResponseWriter, _ *http.Request) {
 		c.log.Info("the data directory was backed up", "files", len(m.Files), "unreadable", len(m.Lacks))
 	}
 	out.end(err)
+}
+
+// servePurge drops what a queue holds.
+func (c *Control) servePurge(w http.ResponseWriter, r *http.Request) {
+	name := r.FormValue("queue")
+	done, err := c.src.Broker.Purge(r.Context(), name)
+	switch {
+	case errors.Is(err, broker.ErrNoQueue):
+		fail(w, http.StatusNotFound, "%v", err)
+	case err != nil:
+		fail(w, http.StatusInternalServerError, "%d messages are dropped; then: %v", done.Messages, err)
+	default:
+		c.log.Warn("a queue was purged", "queue", name, "messages", done.Messages, "left", done.Left)
+		answerJSON(w, http.StatusOK, done)
+	}
 }
 
 // Requeued is the answer of /api/v1/bridges/requeue.

@@ -68,6 +68,9 @@ func TestControlAnswers(t *testing.T) {
 		{"GET", "/api/v1/store/verify", `"damage": []`, 200},
 		{"POST", "/api/v1/bridges/requeue?bridge=no", `there is no bridge \"no\" that runs`, 404},
 		{"GET", "/api/v1/bridges/requeue", "is for POST", 405},
+		{"GET", "/api/v1/queues/purge?queue=bridge/cloud", "is for POST", 405},
+		{"POST", "/api/v1/queues/purge?queue=no", "there is no such queue", 404},
+		{"POST", "/api/v1/queues/purge?queue=bridge/cloud", `"messages": 1`, 200},
 		{"POST", "/api/v1/queues", "is for GET", 405},
 		{"GET", "/", "this version has no /", 404},
 	} {

@@ -20,7 +20,7 @@ type QueueStatus struct {
 	Connected bool          `json:"connected"`
 	Messages  int64         `json:"messages"`   // not acknowledged
 	OnDisk    uint64        `json:"on_disk"`    // those of them that are written
-	DiskBytes int64         `json:"disk_bytes"` // of them, about
+	DiskBytes int64         `json:"disk_bytes"` // that all of them take on the disk, about
 	Oldest    time.Duration `json:"-"`          // how long ago the first of them was published; -1: not known, or there is none
 	Losses    []Loss        `json:"losses"`     // rows of the ledger
 }
@@ -49,10 +49,9 @@ func (b *Broker) Queues() []QueueStatus {
 	list := make([]QueueStatus, 0, len(sessions))
 	for _, s := range sessions {
 		st := s.status()
-		held, _ := b.commit.store.Held(s.queue) // what cannot be read shows as damage elsewhere
 		list = append(list, QueueStatus{
 			Name: st.ID, Kind: s.kind(), Connected: st.Connected, Messages: st.Queued,
-			OnDisk: st.OnDisk, DiskBytes: held, Oldest: s.oldest(), Losses: lost[st.ID],
+			OnDisk: st.OnDisk, DiskBytes: st.QueuedBytes, Oldest: s.oldest(), Losses: lost[st.ID],
 		})
 	}
 	slices.SortFunc(list, func(x, y QueueStatus) int {
@@ -206,10 +205,13 @@ func (s *session) eachStored(after, upTo uint64, done func(*item) bool, fn func(
 	err = s.b.commit.store.Read(s.queue, after, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		after = seq
 		it := itemFromTag(tag)
-		b, err := parseBody(data, now, line)
-		it.seq, it.body = seq, b
-		if !validQoS(it.qos) || err != nil || done(&it) {
+		it.seq = seq
+		if !validQoS(it.qos) || done(&it) {
 			return true
+		}
+		var err error
+		if it.body, err = parseBody(data, now, line); err != nil {
+			return true // whoever it is sent to says so
 		}
 		more = fn(s.b.deliveryOf(&it, now, line))
 		return more

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -72,10 +73,10 @@ func newControl(dir, socket string, running bool, closing func() error) *control
 	return c
 }
 
-// openStopped serves what stands in dir over a socket in a folder of its own.
+// openStopped serves what stands in dir, which is only read, over a socket in a
+// folder of its own.
 func openStopped(ctx context.Context, dir string, std stdio) (*control, error) {
-	log := slog.New(slog.NewTextHandler(std.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st, err := store.OpenReadOnly(dir, store.Options{Log: log})
+	st, err := store.OpenReadOnly(dir, store.Options{Log: warnings(std)})
 	if err != nil {
 		return nil, stoppedError(dir, err)
 	}
@@ -83,21 +84,33 @@ func openStopped(ctx context.Context, dir string, std stdio) (*control, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	tmp, err := os.MkdirTemp("", "tidegate-")
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	stop, err := serveControl(ctx, admin.NewControl(tmp, src, log))
-	if err != nil {
-		return nil, errors.Join(err, st.Close(), os.RemoveAll(tmp))
-	}
-	return newControl(dir, tmp, false, func() error { return errors.Join(stop(), st.Close(), os.RemoveAll(tmp)) }), nil
+	return serveStopped(ctx, dir, src, std)
 }
 
-// stoppedSources are the parts of a gateway that does not run.
+// serveStopped serves src. The store is closed in the end.
+func serveStopped(ctx context.Context, dir string, src admin.Sources, std stdio) (*control, error) {
+	tmp, err := os.MkdirTemp("", "tidegate-")
+	if err != nil {
+		return nil, errors.Join(err, src.Store.Close())
+	}
+	stop, err := serveControl(ctx, admin.NewControl(tmp, src, warnings(std)))
+	if err != nil {
+		return nil, errors.Join(err, src.Store.Close(), os.RemoveAll(tmp))
+	}
+	return newControl(dir, tmp, false, func() error { return errors.Join(stop(), src.Store.Close(), os.RemoveAll(tmp)) }), nil
+}
+
+// warnings is the log of a command.
+func warnings(std stdio) *slog.Logger {
+	return slog.New(slog.NewTextHandler(std.Err, &slog.HandlerOptions{Level: slog.LevelError}))
+}
+
+// stoppedSources are the parts of a gateway that does not run. Its queues have no
+// bounds, so that none gives anything up because somebody looks.
 func stoppedSources(dir string, st *store.Store) (admin.Sources, error) {
 	cfg := Default().Broker
 	cfg.Listeners = nil
+	cfg.Queue.MaxDisk = math.MaxInt64
 	line := clock.Peek(dir)
 	b, err := broker.New(cfg, broker.Options{Store: st, Line: line.Now})
 	return admin.Sources{Version: thisBuild().Version, Broker: b, Store: st, Clock: line}, err

@@ -21,13 +21,14 @@ type QueueCmd struct {
 	Dump   QueueDumpCmd   `cmd:"" help:"Show the messages of a queue."`
 	Export QueueExportCmd `cmd:"" help:"Write the messages of a queue for other programs."`
 	Verify QueueVerifyCmd `cmd:"" help:"Look for damage on the disk."`
+	Purge  QueuePurgeCmd  `cmd:"" help:"Drop the messages of a queue."`
 }
 
 // Help is shown by --help.
 func (QueueCmd) Help() string {
 	return `Looks at what the gateway keeps on disk: of one that runs through its control socket,
-which is in its data directory, of one that is stopped through the files, without changing
-them. Only who may read that directory can do it.
+which is in its data directory, of one that is stopped through the files, which only purge
+changes. Only who may read that directory can do it.
 
 Examples:
 

@@ -282,3 +282,39 @@ func TestDeadLettersGoBack(t *testing.T) {
 		t.Errorf("of a stopped gateway: %d, %q", code, errOut)
 	}
 }
+
+// A purge drops what a queue holds, of a gateway that runs or is stopped, once
+// somebody has said yes; the ledger has it.
+func TestPurge(t *testing.T) {
+	s := newSite(t, nil)
+	s.fill()
+	for _, answer := range []string{"no\n", "", "yes\n"} {
+		want := exitFailed
+		if answer == "yes\n" {
+			want = exitDone
+		}
+		code, out, errOut := callWith(t.Context(), answer, "queue", "purge", "first", "--data-dir", s.dir())
+		if code != want || !strings.Contains(errOut, `drop 3 messages of "first" for good?`) || (out == "messages dropped: 3, left: 0\n") != (want == exitDone) {
+			t.Errorf("to %q: %d, prints %q and says %q", answer, code, out, errOut)
+		}
+	}
+	s.stop()
+	if out := ok(t, "queue", "purge", "second", "--yes", "--data-dir", s.dir()); out != "messages dropped: 2, left: 0\n" {
+		t.Errorf("of a stopped gateway it prints %q", out)
+	}
+	list := ok(t, "queue", "list", "--data-dir", s.dir())
+	for _, want := range []string{"first   client  absent  0", "second  client  absent  0", "first    a/#     purged  3", "second   a/b     purged  2"} {
+		if !strings.Contains(list, want) {
+			t.Errorf("the list has no %q:\n%s", want, list)
+		}
+	}
+	s.start()
+	s.publish(mqtt.Message{Topic: "a/b", QoS: 1})
+	if all := messagesOf(t, ok(t, "queue", "export", "second", "--data-dir", s.dir())); len(all) != 1 {
+		t.Errorf("afterwards the queue has %+v", all)
+	}
+	empty := t.TempDir()
+	if code, _, _ := call(t, "queue", "purge", "x", "--yes", "--data-dir", empty); code != exitFailed || treeOf(t, empty) != "" {
+		t.Errorf("of no gateway it ends with %d and leaves %q", code, treeOf(t, empty))
+	}
+}
