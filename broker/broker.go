@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net"
 	"sync"
@@ -60,6 +61,7 @@ type Broker struct {
 	losses      *lossLedger
 	access      atomic.Pointer[access] // what Reload has made
 	turns       sync.Pool
+	seed        maphash.Seed // of the numbers that topics have
 	alarms      alarms
 	stopped     chan struct{} // closed when Serve no longer takes responsibility
 
@@ -101,6 +103,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		conns:       make(map[*conn]struct{}),
 		stopped:     make(chan struct{}),
 		losses:      newLossLedger(),
+		seed:        maphash.MakeSeed(),
 	}
 	b.stamps.Store(o.Line != nil || cfg.Queue.MaxAge > 0)
 	limit := int64(cmp.Or(o.MemoryLimit, 64*units.MiB))

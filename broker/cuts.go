@@ -60,6 +60,10 @@ func (c cuts) raise(from, to uint64, level uint8, before, after int64) cuts {
 	var next cuts
 	start := uint64(0)
 	for _, r := range append(slices.Clone(c), cut{upTo: 1<<64 - 1}) {
+		if r.upTo <= from {
+			next, start = next.add(start, r), r.upTo
+			continue
+		}
 		next = next.add(start, cut{min(r.upTo, from), r.level, 0})
 		next = next.add(max(start, from), cut{min(r.upTo, to), max(r.level, level), after})
 		if min(r.upTo, to) > max(start, from) {

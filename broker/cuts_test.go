@@ -45,7 +45,8 @@ func TestBytesOfARangeFollowItsParts(t *testing.T) {
 	c = c.raise(0, 50, 2, 250, 125)
 	c.settle(10, 25)
 	c = c.raise(0, 20, nothing, 25, 0)
-	want := cuts{{20, nothing, 0}, {50, 2, 75}, {100, 1, 250}}
+	c = c.raise(100, 120, 1, 60, 30)
+	want := cuts{{20, nothing, 0}, {50, 2, 75}, {120, 1, 280}}
 	for i := range want {
 		if len(c) != len(want) || c[i] != want[i] {
 			t.Fatalf("got %v, want %v", c, want)

@@ -24,7 +24,7 @@
 //	outbox.go     what a session is owed, the journal's part in position.go
 //	live.go       its second way out, past the backlog
 //	shared.go     shared subscriptions; lend.go passes their messages to members
-//	trim.go       what is over its bounds, and age.go, what is too old, goes (cuts.go)
+//	trim.go       what is over its bounds, and age.go, what is too old, goes (cuts.go, thin.go)
 //	loss.go       what it was owed and does not get
 //	window.go     what was sent and not yet acknowledged
 //	output.go     bytes to the socket; inbox.go for consumers in the process

@@ -11,7 +11,8 @@ import (
 
 // tally charges the session for what it holds. The caller holds mu.
 func (s *session) tally() {
-	bytes := s.ramBytes + s.live.bytes() + s.window.len()*itemOverhead + s.replay.len()*replayCost + len(s.received)*receiptCost
+	bytes := s.ramBytes + s.live.bytes() + s.window.len()*itemOverhead + s.replay.len()*replayCost +
+		len(s.received)*receiptCost + len(s.ordinals)*ordinalCost
 	s.holding.set(&s.b.memory, forQueues, bytes)
 }
 

@@ -18,6 +18,7 @@ const (
 	lostMemory  = "max_memory"      // the queue in memory was full
 	lostDisk    = "max_disk"        // the queue was as large as it may be
 	lostCount   = "max_messages"    // it had as many messages as it may have
+	lostThinned = "thinned"         // every second of its topic made room
 	lostAge     = "max_age"         // it was published too long ago
 	lostExpired = "expired"         // its message expiry interval was over
 	lostSize    = "packet_size"     // larger than the consumer takes

@@ -59,7 +59,7 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 	}
 	if rec != nil {
 		it.rec, it.seq, it.id = rec, rec.seq, s.takeID()
-		it.cost = it.body.cost()
+		it.cost, it.ordinal = it.body.cost(), s.nextOrdinal(it.body.topic(), rec.seq)
 		s.owed.Add(1)
 		s.came.add(&it)
 		s.bytes += int64(it.cost)

@@ -138,11 +138,11 @@ func (s *session) refill(t *turn) {
 		return
 	}
 	s.filling = true
-	most := s.page()
+	most, kept := s.page(), slices.Clone(s.cuts)
 	s.mu.Unlock()
 
 	upTo := s.b.commit.committedSeq()
-	page, more, err := s.read(from, upTo, most)
+	page, more, err := s.read(from, upTo, most, kept)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,13 +171,16 @@ func (s *session) refill(t *turn) {
 	s.pump(t)
 }
 
-// read returns the messages behind from, most bytes of them, and whether there may
-// be more up to upTo.
-func (s *session) read(from, upTo uint64, most int) (page []item, more bool, err error) {
+// read returns the messages behind from that are kept, most bytes of them, and
+// whether there may be more up to upTo.
+func (s *session) read(from, upTo uint64, most int, kept cuts) (page []item, more bool, err error) {
 	bytes := 0
 	now, line := s.b.now(), s.b.line()
 	err = s.b.commit.store.Read(s.queue, from, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		it := itemFromTag(tag)
+		if !kept.keep(seq, it.ordinal) {
+			return true
+		}
 		b, err := parseBody(data, now, line)
 		if !validQoS(it.qos) || err != nil {
 			s.b.log.Error("skipped a message in the journal that makes no sense", "session", s.id, "seq", seq)

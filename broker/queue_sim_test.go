@@ -140,7 +140,7 @@ func TestSimQueue(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for _, q := range []mqtt.QueueLimits{
-		{MaxMessages: 60}, {MaxDisk: 20_000}, {MaxMessages: 7}, {MaxMessages: 60, Overflow: mqtt.DropNewest},
+		{MaxMessages: 60}, {MaxDisk: 20_000}, {MaxMessages: 7}, {MaxMessages: 60, Overflow: mqtt.DropNewest}, {MaxMessages: 60, Overflow: mqtt.Thin}, {MaxDisk: 20_000, Overflow: mqtt.Thin},
 	} {
 		t.Run(fmt.Sprintf("%+v", q), func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 0))

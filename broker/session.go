@@ -69,14 +69,15 @@ type session struct {
 	pace     int64 // smoothed time between sending and acknowledgement, in nanoseconds
 
 	// position.go: what the store knows of it.
-	beyond  []acked // behind the cursor
-	unsaved int     // acknowledgements that are not on disk
-	saving  int     // those of them in the commit under way
-	cuts    cuts    // what of the journal is not owed any more
-	cutting cuts    // of the commit under way
-	cut     cuts    // as the store knows them
-	guessed bool    // owed is: the position on disk was damaged
-	sized   bool    // bytes is known
+	beyond   []acked           // behind the cursor
+	unsaved  int               // acknowledgements that are not on disk
+	saving   int               // those of them in the commit under way
+	cuts     cuts              // what of the journal is not owed any more
+	cutting  cuts              // of the commit under way
+	cut      cuts              // as the store knows them
+	ordinals map[uint64]uint16 // of the next message of a topic, by its hash
+	guessed  bool              // owed is: the position on disk was damaged
+	sized    bool              // bytes is known
 
 	// receive.go
 	received map[uint16]*receipt // QoS 2 messages that the client has not released

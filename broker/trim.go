@@ -50,7 +50,7 @@ const (
 // need not. The caller holds mu.
 func (s *session) over() (reason string, much amount) {
 	q := &s.bounds
-	if !s.durable() || q.Overflow != mqtt.DropOldest {
+	if !s.durable() || q.Overflow != mqtt.DropOldest && q.Overflow != mqtt.Thin {
 		return "", much
 	}
 	if n := s.owed.Load(); q.MaxMessages > 0 && n > q.MaxMessages {
@@ -128,6 +128,9 @@ func (s *session) beginPass(t *turn) *pass {
 		return nil
 	}
 	p := s.newPass(t)
+	if s.bounds.Overflow == mqtt.Thin && p.thin(much) {
+		return p
+	}
 	p.level, p.judge = nothing, func(*item) fateOf {
 		if p.lost.n >= much.n && p.lost.bytes >= much.bytes {
 			return enough
@@ -242,7 +245,8 @@ func (s *session) endPass(p *pass) (goOn bool) {
 	if s.link != nil {
 		p.t.fill = append(p.t.fill, s)
 	}
-	if p.lost.n > 0 {
+	progress := p.lost.n > 0 || p.level < nothing && p.at > p.from
+	if progress {
 		p.settle()
 	}
 	if !caughtUp && p.next == never {
@@ -250,7 +254,7 @@ func (s *session) endPass(p *pass) (goOn bool) {
 	}
 	s.sweepLater(p.t, p.next)
 	reason, _ := s.over()
-	return reason != "" && (p.lost.n > 0 || !caughtUp)
+	return reason != "" && (progress || !caughtUp)
 }
 
 // waiting looks at what is not on disk. It returns false if a commit came
@@ -277,7 +281,9 @@ func (p *pass) settle() {
 	s, c := p.s, p.s.b.commit
 	s.owed.Add(-p.lost.n)
 	s.bytes = max(0, s.bytes-p.lost.bytes)
-	s.drop(uint64(p.lost.n))
+	if p.lost.n > 0 {
+		s.drop(uint64(p.lost.n))
+	}
 	for key, lost := range p.rows {
 		s.b.enterLoss(key, uint64(lost.n), uint64(lost.bytes))
 	}
