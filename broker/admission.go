@@ -82,10 +82,11 @@ func (c *conn) route(t *turn, p *publication) error {
 		c.turnDown(t, p, v.reason)
 		return nil
 	}
-	err = c.b.route(t, p)
-	if errors.Is(err, errRetained) {
-		c.turnDown(t, p, reasonFor(err, packet.ReasonQuotaExceeded))
-		return nil
+	if c.parked.any() { // what comes behind stays behind
+		return c.park(t, p)
+	}
+	if err = c.pass(t, p); errors.Is(err, errFull) {
+		return c.park(t, p)
 	}
 	return err
 }

@@ -63,6 +63,7 @@ type Broker struct {
 	turns       sync.Pool
 	seed        maphash.Seed // of the numbers that topics have
 	alarms      alarms
+	vacancy     vacancy
 	stopped     chan struct{} // closed when Serve no longer takes responsibility
 
 	refusedLines hush
@@ -302,7 +303,7 @@ func (b *Broker) publish(ctx context.Context, m mqtt.Message, from *session, don
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)
 	b.stats.received.Add(1)
-	err := b.route(t, &publication{
+	err := b.routeWait(ctx, t, &publication{
 		topic: []byte(m.Topic), payload: m.Payload, props: propertiesOf(&m), qos: m.QoS, retain: m.Retain,
 		waiter: waiter{done: done}, from: from, relay: from != nil,
 	})

@@ -174,7 +174,7 @@ func (b *Broker) weigh() map[*conn]int64 {
 	defer b.mu.Unlock()
 	held := make(map[*conn]int64, len(b.conns))
 	for c := range b.conns {
-		held[c] = c.kept.held.Load() + c.out.waiting.held.Load()
+		held[c] = c.kept.held.Load() + c.out.waiting.held.Load() + c.held.held.Load()
 	}
 	for _, s := range b.sessions {
 		if s.user != nil {

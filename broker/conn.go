@@ -34,6 +34,7 @@ type conn struct {
 	t    transport
 	out  output
 	in   input
+	held charge // for what is parked
 	kept charge // for what in holds while the rest of a packet is waited for
 	turn turn
 
@@ -52,6 +53,7 @@ type conn struct {
 	door   string          // the listener's URL; "": the program has handed the connection in
 	told   map[string]bool // topics that the log has said are denied
 
+	parked   *parked     // publications that wait for room in a queue; nil: there were none
 	exchange *exchange   // nil: the client has named no authentication method
 	joined   atomic.Bool // s is set: for drained, which may come before it
 
@@ -148,6 +150,7 @@ func (c *conn) finish(why error) {
 	}
 	c.in.giveBack()
 	c.kept.set(&c.b.memory, forPackets, 0)
+	c.parked.drop(c)
 	c.out.finish()
 	c.t.Close()
 	c.turn.begin()

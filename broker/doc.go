@@ -24,7 +24,7 @@
 //	outbox.go     what a session is owed, the journal's part in position.go
 //	live.go       its second way out, past the backlog
 //	shared.go     shared subscriptions; lend.go passes their messages to members
-//	trim.go       what is over its bounds, and age.go, what is too old, goes (cuts.go, thin.go)
+//	trim.go       what is over its bounds, and age.go, what is too old, goes (cuts.go, thin.go); refuse.go, who has to wait
 //	loss.go       what it was owed and does not get
 //	window.go     what was sent and not yet acknowledged
 //	output.go     bytes to the socket; inbox.go for consumers in the process
@@ -35,7 +35,8 @@
 //
 // In the order in which they are taken: Broker.mu, committer.order, session.mu
 // of a share, session.mu of its members and of others, retained.mu, then the leaves
-// committer.mu, trie.mu, alarms.mu, output.mu, inbox.mu, lossLedger.mu and hush.mu.
+// committer.mu, trie.mu, alarms.mu, output.mu, inbox.mu, vacancy.mu, parked.mu,
+// lossLedger.mu and hush.mu.
 // No lock is held while a packet is written, a commit runs, or a channel
 // is waited for.
 //
@@ -46,6 +47,7 @@
 // who holds the most when memory is short, and one goroutine per
 // connection, which reads, routes and flushes, and which hands over to a fresh one
 // when the client seems to have nothing to say. A connection whose
-// socket is full gets a second one that writes, for as long as something waits.
+// socket is full gets a second one that writes, for as long as something waits; one
+// whose publications a full queue refuses gets one that passes them on later.
 // Serve returns when all of them have ended.
 package broker

@@ -35,6 +35,7 @@ func (s *session) bound(t *turn, q mqtt.QueueLimits) {
 		s.sweepBy(t.now + lazy)
 	}
 	s.wantTrim(t)
+	s.gauge()
 }
 
 // page returns how many bytes are read from the journal at a time.
@@ -59,6 +60,9 @@ func (b *Broker) subscribe(s *session, sub mqtt.Subscription, had bool) {
 func (b *Broker) unsubscribe(s *session, filter string) {
 	b.memory.add(forSubscriptions, -costOfFilter(filter))
 	b.trie.unsubscribe(s, filter)
+	if s.refuses.Load() { // it may be that nobody does any more
+		b.vacancy.announce()
+	}
 }
 
 func costOfFilter(filter string) int {

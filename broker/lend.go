@@ -190,6 +190,8 @@ func (m *member) handOver(t *turn, g *share, it *item, out item, ordered bool) f
 	switch {
 	case s.durable() && s.behind:
 		return busy // it would wait behind what is still to be read
+	case s.refuses.Load():
+		return busy
 	case s.durable() && !ordered:
 		return waits
 	case s.b.commit.crowded():

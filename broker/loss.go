@@ -267,6 +267,7 @@ func (s *session) reconcile() {
 	have := s.inMemory()
 	missing, bytes := s.owed.Swap(have.n)-have.n, s.bytes-have.bytes
 	s.bytes = have.bytes
+	s.gauge()
 	if missing != 0 || bytes != 0 {
 		s.b.commit.unstore(s, missing, bytes)
 		s.b.commit.moved(s, s.b.now()+lazy, nil)

@@ -66,6 +66,7 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 		live := s.live.takes(s, &it)
 		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits, live))
 		s.wantTrim(t)
+		s.gauge()
 		s.watch(&it.body)
 		if !live && !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
 			s.behind, s.loaded = true, s.tail
@@ -253,6 +254,7 @@ func (s *session) settled(t *turn, it *item) {
 	s.owed.Add(-1)
 	s.bytes = max(0, s.bytes-int64(it.cost))
 	s.cuts.settle(it.seq, int64(it.cost))
+	s.gauge()
 	if it.rec == nil || s.b.commit.acked(t, it.rec, s) {
 		s.ackedOnDisk(t, it)
 	} else if it.live {

@@ -278,6 +278,14 @@ func (o *output) expect(a packet.Ack) uint64 {
 	return o.first + uint64(o.answers.len()) - 1
 }
 
+// retract takes back what expect noted last.
+func (o *output) retract() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.open5--
+	o.answers.remove(o.answers.len() - 1)
+}
+
 // underWay returns how many publications of the client are under way.
 func (o *output) underWay() int {
 	o.mu.Lock()

@@ -106,6 +106,7 @@ func (s *session) restore(q store.Queue) {
 		s.guessed = len(q.Note) == 0
 	}
 	s.stored, s.cut = amount{int64(q.Pending), s.bytes}, s.cuts
+	s.gauge()
 	if q.Pending > 0 {
 		s.sweepBy(lazy)
 	}

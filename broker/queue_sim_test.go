@@ -59,6 +59,9 @@ func (q *queueSim) step() {
 
 func (q *queueSim) publish(n int) {
 	for range n {
+		if q.queueOf("q").refuses.Load() {
+			return // it would wait
+		}
 		q.total++
 		q.number(q.total, q.size, 3)
 	}
@@ -130,7 +133,7 @@ func (q *queueSim) end() {
 	for _, l := range q.b.Losses() {
 		lost += l.Count
 	}
-	if len(q.got)+int(lost) != q.total {
+	if len(q.got)+int(lost) != q.total || q.q.Overflow == mqtt.Reject && lost > 0 {
 		q.t.Errorf("%d were published, %d came and %d are lost", q.total, len(q.got), lost)
 	}
 	q.t.Logf("%d published, %d came, %d lost", q.total, len(q.got), lost)
@@ -140,7 +143,14 @@ func TestSimQueue(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for _, q := range []mqtt.QueueLimits{
-		{MaxMessages: 60}, {MaxDisk: 20_000}, {MaxMessages: 7}, {MaxMessages: 60, Overflow: mqtt.DropNewest}, {MaxMessages: 60, Overflow: mqtt.Thin}, {MaxDisk: 20_000, Overflow: mqtt.Thin},
+		{MaxMessages: 60},
+		{MaxDisk: 20_000},
+		{MaxMessages: 7},
+		{MaxMessages: 60, Overflow: mqtt.DropNewest},
+		{MaxMessages: 60, Overflow: mqtt.Thin},
+		{MaxDisk: 20_000, Overflow: mqtt.Thin},
+		{MaxMessages: 60, Overflow: mqtt.Reject},
+		{MaxDisk: 20_000, Overflow: mqtt.Reject},
 	} {
 		t.Run(fmt.Sprintf("%+v", q), func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 0))
@@ -151,7 +161,7 @@ func TestSimQueue(t *testing.T) {
 			q.MaxMemory = 4096
 			m := queueSim{bed: d, rnd: rnd, q: q, size: 50 + rnd.IntN(500), got: make(map[int]int), acked: make(map[int]bool)}
 			m.opens(q).Close()
-			for end := time.Now().Add(time.Second); time.Now().Before(end); {
+			for end := time.Now().Add(time.Second / 2); time.Now().Before(end); {
 				m.step()
 			}
 			m.end()

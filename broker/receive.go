@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 
@@ -12,6 +13,7 @@ import (
 
 // receipt is a QoS 2 message that a client has handed in and not yet released.
 type receipt struct {
+	id     uint16  // packet identifier
 	rec    *record // its promise; nil: nobody durable was owed it
 	marked bool    // the store knows of the receipt
 	ends   *conn   // which gets PUBCOMP once the store has forgotten it; guarded by session.mu
@@ -21,6 +23,8 @@ var errReceiveMaximum = &packet.Error{
 	Reason: packet.ReasonReceiveMaximumExceeded, ID: "MQTT-3.3.4-7",
 	Text: "the client has more QoS 1 and 2 messages under way than the broker's receive maximum allows",
 }
+
+var errNotReceived = errors.New("the client releases a QoS 2 message that it was not told of as received")
 
 // unreleased is how many receipts a client may leave open, as a multiple of the
 // publications it may have under way.
@@ -95,6 +99,10 @@ func (c *conn) publishOnce(t *turn, pub *publication, id uint16) error {
 	if err != nil {
 		return err
 	}
+	if again && c.parked.has(id) { // it is answered when there is room
+		c.out.retract()
+		return nil
+	}
 	if again {
 		c.out.arrived() // it counts already
 		if r.rec == nil || !c.b.commit.wait(r.rec, pub.waiter) {
@@ -127,7 +135,7 @@ func (s *session) receive(id uint16, most int) (r *receipt, again bool, err erro
 	if s.received == nil {
 		s.received = make(map[uint16]*receipt)
 	}
-	r = &receipt{}
+	r = &receipt{id: id}
 	s.received[id] = r
 	s.tally()
 	return r, false, nil
@@ -135,18 +143,21 @@ func (s *session) receive(id uint16, most int) (r *receipt, again bool, err erro
 
 // pubrel ends a receipt. PUBCOMP lets the client use the identifier for another
 // message, so it waits until the store has forgotten the receipt as well.
-func (c *conn) pubrel(t *turn, id uint16) {
+func (c *conn) pubrel(t *turn, id uint16) error {
 	s := c.s
+	if c.parked.has(id) {
+		return errNotReceived
+	}
 	r, forgotten, again := s.end(id, c)
 	switch {
 	case r == nil: // nothing is under way, so nothing becomes less
 		c.reply(t, packet.TypePubcomp, id)
-		return
+		return nil
 	case forgotten:
 		c.complete(t, id)
-		return
+		return nil
 	case again: // the answer is on its way, and it must not pile up
-		return
+		return nil
 	}
 	c.b.commit.mark(s.receiptKey(id), nil, t.now+c.b.commit.interval, func(t *turn, err error) {
 		if err == nil {
@@ -154,6 +165,7 @@ func (c *conn) pubrel(t *turn, id uint16) {
 			c.complete(t, id)
 		}
 	})
+	return nil
 }
 
 // complete ends the exchange of a QoS 2 message.
@@ -225,7 +237,7 @@ func (c *conn) ack(t *turn, f packet.Frame) error {
 	case packet.TypePubcomp:
 		c.s.pubcomp(t, p.ID)
 	case packet.TypePubrel:
-		c.pubrel(t, p.ID)
+		return c.pubrel(t, p.ID)
 	}
 	return nil
 }
@@ -243,6 +255,6 @@ func (b *Broker) restoreReceipt(key []byte) error {
 	if s.received == nil {
 		s.received = make(map[uint16]*receipt)
 	}
-	s.received[binary.BigEndian.Uint16(key[4:])] = &receipt{marked: true}
+	s.received[binary.BigEndian.Uint16(key[4:])] = &receipt{id: binary.BigEndian.Uint16(key[4:]), marked: true}
 	return nil
 }

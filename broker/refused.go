@@ -33,6 +33,7 @@ const (
 	becauseProtocol      // a packet that is wrong
 	becauseCredentials   // wrong user name or password
 	becauseNotAuthorized // the client may not connect, or may not leave its will
+	becauseQueue         // a message for a queue that is full; or the publisher waits
 	becauseFilter        // a filter that the broker does not do
 	causes
 )
@@ -40,7 +41,7 @@ const (
 var causeNames = [causes]string{
 	"connections", "sessions", "subscriptions", "retained", "packet_size", "receive_maximum", "topic_alias",
 	"memory_connection", "memory_session", "memory_subscription", "memory_holder",
-	"no_connect", "keep_alive", "unread", "taken_over", "protocol", "credentials", "not_authorized", "filter",
+	"no_connect", "keep_alive", "unread", "taken_over", "protocol", "credentials", "not_authorized", "queue", "filter",
 }
 
 // refusals counts what was refused, by cause.

@@ -187,8 +187,11 @@ func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
 		if m.body.at != 0 {
 			m.body.at = max(t.now, 1) // it is owed from now on
 		}
-		if q != mqtt.AtMostOnce && s.durable() {
-			b.oweOne(t, s, item{body: m.body, qos: q, retain: true, ids: ids})
+		it := item{body: m.body, qos: q, retain: true, ids: ids}
+		if q != mqtt.AtMostOnce && s.refuses.Load() {
+			s.turnAway(&it)
+		} else if q != mqtt.AtMostOnce && s.durable() {
+			b.oweOne(t, s, it)
 		} else {
 			s.offerRetained(t, replay{m.body, q, ids})
 		}

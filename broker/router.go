@@ -26,6 +26,9 @@ type publication struct {
 // retained. It waits only for memory. When it fails nobody has got the message.
 func (b *Broker) route(t *turn, p *publication) error {
 	m := b.trie.match(p.topic)
+	if p.refused(m) {
+		return errFull
+	}
 	wanted := p.wanted(m)
 	if wanted != mqtt.AtMostOnce && len(m.durable) > 0 && !p.will {
 		if err := b.holdBack(t); err != nil {
@@ -124,6 +127,10 @@ func (b *Broker) owe(t *turn, p *publication, m *matches, kept body, wanted mqtt
 		}
 		if rec.must || held && !to.s.inbox {
 			it.gate = rec
+		}
+		if p.will && to.s.refuses.Load() {
+			to.s.turnAway(&it)
+			continue
 		}
 		to.s.offer(t, it, rec, waits)
 	}

@@ -32,6 +32,7 @@ type session struct {
 
 	dropped atomic.Uint64 // messages that a bound has cost it
 	owed    atomic.Int64  // messages it has not acknowledged, if durable
+	refuses atomic.Bool   // no more may be published to it; written with mu held
 
 	mu     sync.Mutex
 	gone   bool   // ended for good
@@ -171,6 +172,7 @@ func (s *session) finish(t *turn, reason string) {
 	s.gone = true
 	s.b.alarms.drop(alarmKey{s, queueAges})
 	s.link = nil
+	s.open()
 	s.loseRest(reason)
 	s.window.slots.reset()
 	s.ram.reset()

@@ -70,6 +70,7 @@ type SessionStatus struct {
 	QueuedBytes   int64  `json:"queued_bytes"`      // what they take on disk, about, if all of them were there; 0: not durable
 	OnDisk        uint64 `json:"on_disk"`
 	Dropped       uint64 `json:"dropped"`
+	Refuses       bool   `json:"refuses,omitempty"` // it is full, and who publishes to it is refused or waits
 }
 
 // Status returns a snapshot of the broker.
@@ -152,7 +153,7 @@ func (s *session) status() SessionStatus {
 	defer s.mu.Unlock()
 	st := SessionStatus{
 		ID: strings.TrimPrefix(s.id, "\x00"), Inbox: s.inbox, Connected: s.link != nil, Durable: s.durable(),
-		Subscriptions: len(s.subs), Shared: len(s.shares), Dropped: s.dropped.Load(), QueuedBytes: s.bytes,
+		Subscriptions: len(s.subs), Shared: len(s.shares), Dropped: s.dropped.Load(), QueuedBytes: s.bytes, Refuses: s.refuses.Load(),
 	}
 	if s.share != nil {
 		st.Members = len(s.share.members)

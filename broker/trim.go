@@ -281,6 +281,7 @@ func (p *pass) settle() {
 	s, c := p.s, p.s.b.commit
 	s.owed.Add(-p.lost.n)
 	s.bytes = max(0, s.bytes-p.lost.bytes)
+	s.gauge()
 	if p.lost.n > 0 {
 		s.drop(uint64(p.lost.n))
 	}

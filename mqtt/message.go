@@ -83,7 +83,8 @@ type Publisher interface {
 	// PublishAsync queues m behind all that this goroutine published before
 	// and returns. It blocks only while the memory for messages on their way
 	// to disk is used up, which is the backpressure of a producer that cannot
-	// wait for each message. Its error says that m was not queued.
+	// wait for each message, or while a queue that m would go to is full and
+	// refuses it. Its error says that m was not queued.
 	//
 	// done, if not nil, is called once with what Publish would have returned.
 	// It is called from a goroutine of the gateway and must not block. With a

@@ -30,7 +30,7 @@ const (
 	relaxed = "relaxed"
 )
 
-var overflows = []mqtt.Overflow{mqtt.DropOldest, mqtt.DropNewest, mqtt.Thin}
+var overflows = []mqtt.Overflow{mqtt.DropOldest, mqtt.DropNewest, mqtt.Reject, mqtt.Thin}
 
 // SetDefaults fills in what is not set; maxDisk is for who reads this queue.
 func (q *Queue) SetDefaults(maxDisk units.Size) {
@@ -56,7 +56,7 @@ func (q *Queue) Check() check.Problems {
 		p.Add("max_age", "%v is too short for a queue; write 1s or more, or 0 for any age", q.MaxAge)
 	}
 	if !slices.Contains(overflows, q.Overflow) {
-		p.Add("overflow", "%q is unknown: write drop_oldest, drop_newest or thin", q.Overflow)
+		p.Add("overflow", "%q is unknown: write drop_oldest, drop_newest, reject or thin", q.Overflow)
 	}
 	if q.Durability != safe && q.Durability != relaxed {
 		p.Add("durability", "%q is unknown: write safe or relaxed", q.Durability)
