@@ -48,6 +48,9 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_store_writable", "1 if the last commit worked.", func(s *Status) float64 { return oneIf(s.Store.Writable) }},
 	{"tidegate_store_journal_bytes", "Disk space of the queues.", func(s *Status) float64 { return float64(s.Store.JournalBytes) }},
 	{"tidegate_store_state_bytes", "Disk space of sessions and retained messages.", func(s *Status) float64 { return float64(s.Store.StateBytes) }},
+	{"tidegate_store_used_bytes", "Disk space of the data directory.", func(s *Status) float64 { return float64(s.Store.UsedBytes) }},
+	{"tidegate_store_max_size_bytes", "What it may take; 0: any.", func(s *Status) float64 { return float64(s.Store.MaxSizeBytes) }},
+	{"tidegate_store_free_bytes", "What its file system has left.", func(s *Status) float64 { return orAbsent(s.Store.FreeBytes) }},
 	{"tidegate_store_segments", "Files of the journal.", func(s *Status) float64 { return float64(s.Store.Segments) }},
 	{"tidegate_store_commits_total", "Commits that wrote something.", func(s *Status) float64 { return float64(s.Store.Commits) }},
 	{"tidegate_store_failed_commits_total", "Commits that failed.", func(s *Status) float64 { return float64(s.Store.FailedCommits) }},
@@ -273,6 +276,13 @@ func oneIf(b bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+func orAbsent(n int64) float64 {
+	if n == 0 {
+		return math.NaN()
+	}
+	return float64(n)
 }
 
 func orNaN(s *Seconds) float64 {

@@ -29,6 +29,10 @@ func problems(st *Status, unready error) []string {
 			add("adapter %s: %s for %s%s", a.Name, a.State, a.StateAgeSeconds, because(a.LastError))
 		}
 	}
+	if s := st.Store; s.MaxSizeBytes > 0 && s.UsedBytes > s.MaxSizeBytes/10*9 {
+		add("store: holds %d MiB, store.max_size is %d MiB: whoever has the most gives up its oldest messages; raise it, or see who takes nothing",
+			s.UsedBytes>>20, s.MaxSizeBytes>>20)
+	}
 	if f := st.Broker.Flash; f.Over {
 		add("store: writes more than flash_budget allows, %d bytes a day, although commits wait for up to %s: see tidegate_store_written_bytes_total, or raise the budget",
 			f.Budget, Seconds(f.Interval))

@@ -99,6 +99,11 @@ type Store struct {
 	MissingFiles      uint64  `json:"missing_files"`      // state.db was not there, and a journal was
 	RewrittenSegments uint64  `json:"rewritten_segments"` // smaller, without what nobody needs
 
+	UsedBytes    int64 `json:"used_bytes"`           // of the disk, damaged files that were set aside included
+	MaxSizeBytes int64 `json:"max_size_bytes"`       // 0: any
+	FreeBytes    int64 `json:"free_bytes,omitempty"` // what its file system has left; 0: it does not say
+	AsideBytes   int64 `json:"aside_bytes"`          // damaged files that were set aside; only a person removes them
+
 	Written map[string]Wear `json:"written"` // by what for; the names are in docs/operations.md
 }
 
@@ -129,6 +134,11 @@ func (s *Server) Status() Status {
 		st.Adapters = append(st.Adapters, newAdapter(a.Status()))
 	}
 	st.Store = newStore(s.src.Store.Stats(), st.Broker.StoreError)
+	if sp, err := s.src.Store.Space(); err == nil {
+		st.Store.FreeBytes, st.Store.AsideBytes = sp.Free, sp.Aside
+	}
+	st.Store.UsedBytes = st.Store.JournalBytes + st.Store.StateBytes + st.Store.AsideBytes
+	st.Store.MaxSizeBytes = st.Broker.MaxStoreSize
 	for part, w := range s.src.Store.Wear() {
 		st.Store.Written[part] = Wear(w)
 	}

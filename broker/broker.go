@@ -24,9 +24,12 @@ type Options struct {
 	Version string // of the program, for $SYS/broker/version; may be empty
 
 	CommitInterval units.Duration // the longest wait for a group commit; 0: 10 ms
-	FlashBudget    units.Budget   // bytes a day: commits are kept as far apart, up to a minute, as it takes; 0: none
-	OnlineDelay    units.Duration // how long a connected consumer may take to acknowledge; 0: 1 s
-	MemoryLimit    units.Size     // of which a quarter may wait for the disk, and clients may take half; 0: 64 MiB
+	MaxStoreSize   units.Size     // of the store's directory; 0: any
+	MinFree        units.Size     // of its file system, that is left to others; 0: none
+
+	FlashBudget units.Budget   // bytes a day: commits are kept as far apart, up to a minute, as it takes; 0: none
+	OnlineDelay units.Duration // how long a connected consumer may take to acknowledge; 0: 1 s
+	MemoryLimit units.Size     // of which a quarter may wait for the disk, and clients may take half; 0: 64 MiB
 
 	Hooks Hooks // what the embedding program wants to decide and to see
 
@@ -131,6 +134,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		losses:   b.losses,
 	}
 	b.commit.committed = b.commit.last
+	b.commit.disk.bounds = storeBounds{int64(o.MaxStoreSize), int64(o.MinFree)}
 	b.commit.flash = newFlash(int64(o.FlashBudget), b.commit.interval, o.Log)
 	if err := b.Reload(); err != nil {
 		return nil, err

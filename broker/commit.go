@@ -54,6 +54,9 @@ func (c *committer) step(t *turn) (next int64) {
 // holds mu.
 func (c *committer) nextDue() int64 {
 	due := c.rowsDue
+	if c.disk.refused {
+		return min(due, c.disk.next)
+	}
 	for i := range c.pend.len() {
 		if r := *c.pend.at(i); r.state == waiting || r.state == writing {
 			due = min(due, r.due)
@@ -100,10 +103,32 @@ type group struct {
 	then    []func(*turn, error)
 }
 
-// commit writes everything dirty in one group. When the store refuses it, all of
-// it stays dirty and is part of the next try.
+// commit writes everything dirty in one group. Messages for which there is no room
+// stay dirty, and the rest is written without them, so that queues can drain. When
+// the store refuses that, too, all of it is part of the next try.
 func (c *committer) commit(t *turn) error {
-	g := c.gather()
+	reason := c.admit(t)
+	if reason == nil {
+		some, err := c.commitGroup(t, true)
+		if err == nil || !some {
+			c.withhold(t, err, false)
+			return err
+		}
+		reason = err
+	}
+	_, err := c.commitGroup(t, false)
+	if err != nil {
+		reason = err
+	}
+	c.withhold(t, reason, err == nil)
+	return err
+}
+
+// commitGroup writes everything dirty, or all that is not messages. some says that
+// there are any.
+func (c *committer) commitGroup(t *turn, messages bool) (some bool, err error) {
+	g := c.gather(messages)
+	some = len(g.batch.Records) > 0
 	for _, s := range g.queues {
 		if s.share == nil {
 			g.batch.Queues = append(g.batch.Queues, s.position(c))
@@ -114,12 +139,11 @@ func (c *committer) commit(t *turn) error {
 	}
 	// After the positions: one that has left a message behind comes with its loss.
 	g.batch.Rows = append(g.batch.Rows, c.losses.take()...)
-	err := c.store.Commit(&g.batch)
+	err = c.store.Commit(&g.batch)
 	c.flash.spend(c.now(), c.store.Written())
-	c.report(err)
 	if err != nil {
 		c.putBack(t, g)
-		return err
+		return some, err
 	}
 	for _, s := range g.queues {
 		s.saved(t)
@@ -132,15 +156,15 @@ func (c *committer) commit(t *turn) error {
 	for _, then := range g.then {
 		then(t, nil)
 	}
-	return nil
+	return some, nil
 }
 
 // gather takes everything dirty. It holds order, so no record is half noted, and
 // no message stands between a share and the member that it was handed over to.
-func (c *committer) gather() *group {
+func (c *committer) gather(messages bool) *group {
 	c.order.Lock()
 	defer c.order.Unlock()
-	g := c.take()
+	g := c.take(messages)
 	for _, s := range g.queues {
 		if s.share != nil {
 			g.batch.Queues = append(g.batch.Queues, s.position(c))
@@ -149,19 +173,21 @@ func (c *committer) gather() *group {
 	return g
 }
 
-// take takes everything dirty. The caller holds order.
-func (c *committer) take() *group {
+// take takes everything dirty, or all that needs no messages: a receipt does not
+// get to the disk before its message. The caller holds order.
+func (c *committer) take(messages bool) *group {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy = true
 	g := &group{line: c.line(), then: c.then, orphans: c.orphans}
-	for i := range c.pend.len() {
-		if r := *c.pend.at(i); r.state == waiting || r.state == writing {
-			c.write(g, r)
-		}
+	if messages {
+		c.writeAll(g)
+		g.batch.Marks = c.marks.take()
+	} else {
+		g.batch.Marks = c.marks.takeDeletions()
 	}
 	c.writing = c.rows.size
-	g.batch.Rows, g.batch.Marks, g.queues = c.rows.take(), c.marks.take(), c.dirty
+	g.batch.Rows, g.queues = c.rows.take(), c.dirty
 	c.dirty, c.then, c.orphans = nil, nil, nil
 	c.rowsDue, c.urgent = never, false
 	for _, s := range g.queues {
@@ -169,6 +195,15 @@ func (c *committer) take() *group {
 	}
 	c.due = never
 	return g
+}
+
+// writeAll adds all that waits. The caller holds mu.
+func (c *committer) writeAll(g *group) {
+	for i := range c.pend.len() {
+		if r := *c.pend.at(i); r.state == waiting || r.state == writing {
+			c.write(g, r)
+		}
+	}
 }
 
 // write adds r to the group. From here on its owners' acknowledgements have to

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tidegate/mqtt"
@@ -36,7 +37,9 @@ type committer struct {
 	line     func() time.Time
 	interval int64 // commit_interval
 	flash    *flash
-	maxBytes int // of records that wait, before publishers are held back
+	disk     diskRoom    // refused and next are guarded by mu
+	tight    atomic.Bool // the store is over its bounds
+	maxBytes int         // of records that wait, before publishers are held back
 	wake     chan struct{}
 
 	order sync.Mutex

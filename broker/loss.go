@@ -16,6 +16,7 @@ import (
 // Why a message that a session was owed is not delivered.
 const (
 	lostMemory  = "max_memory"      // the queue in memory was full
+	lostStore   = "store_full"      // the data directory was as large as it may be, or the disk full
 	lostDisk    = "max_disk"        // the queue was as large as it may be
 	lostCount   = "max_messages"    // it had as many messages as it may have
 	lostThinned = "thinned"         // every second of its topic made room

@@ -35,6 +35,18 @@ func (r *rows) take() []store.Row {
 	return list
 }
 
+// takeDeletions returns those that delete something, and leaves the others.
+func (r *rows) takeDeletions() (list []store.Row) {
+	for _, row := range r.take() {
+		if row.Value == nil {
+			list = append(list, row)
+		} else {
+			r.put(row)
+		}
+	}
+	return list
+}
+
 // putBack returns what take had returned and could not be written. Rows that
 // have changed since are newer.
 func (r *rows) putBack(list []store.Row) {

@@ -54,6 +54,7 @@ type session struct {
 	replay   queue[replay] // retained messages still to be sent, before ram
 	bounds   mqtt.QueueLimits
 	bytes    int64   // of what it is owed, as amount has them
+	excess   int64   // bytes that it has to give up because the store is over its bounds
 	holding  charge  // for window, ram, replay and received
 	behind   bool    // more is owed than window and ram hold
 	filling  bool    // refill or a pass is reading

@@ -51,7 +51,8 @@ type Status struct {
 	MemoryUsed  uint64            `json:"memory_used"`
 	Memory      map[string]uint64 `json:"memory"` // what of it is taken for what; the names are fixed
 
-	Flash FlashStatus `json:"flash"`
+	Flash        FlashStatus `json:"flash"`
+	MaxStoreSize int64       `json:"max_store_size"` // bytes; 0: any
 
 	StoreError string `json:"store_error,omitempty"` // why nothing can be written; empty: it can
 }
@@ -92,6 +93,7 @@ func (b *Broker) Status() Status {
 	st.Refused = b.stats.refusals.byName()
 	st.MemoryLimit = uint64(b.memory.limit)
 	st.MemoryUsed, st.Memory = b.memory.byName()
+	st.MaxStoreSize = b.commit.disk.bounds.maxSize
 	st.Flash = b.commit.flash.status(b.now())
 	st.MessagesAccepted, st.MessagesDelivered = b.stats.accepted.Load(), b.stats.delivered.Load()
 	st.MessagesQueued = b.queuedMessages()

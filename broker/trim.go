@@ -59,6 +59,9 @@ func (s *session) over() (reason string, much amount) {
 	if q.MaxDisk > 0 && s.bytes > q.MaxDisk {
 		reason, much.bytes = lostDisk, s.bytes-q.MaxDisk+slack(q.MaxDisk, maxSlackBytes)
 	}
+	if s.excess > much.bytes {
+		reason, much.bytes = lostStore, s.excess
+	}
 	return reason, much
 }
 
@@ -71,6 +74,8 @@ func (s *session) full() (reason string) {
 		return lostCount
 	case q.MaxDisk > 0 && s.bytes >= q.MaxDisk:
 		return lostDisk
+	case s.b.commit.tight.Load() && (s.link == nil || s.behind):
+		return lostStore
 	}
 	return ""
 }
@@ -248,6 +253,8 @@ func (s *session) endPass(p *pass) (goOn bool) {
 	progress := p.lost.n > 0 || p.level < nothing && p.at > p.from
 	if progress {
 		p.settle()
+	} else if caughtUp {
+		s.excess = 0 // it has nothing more to give
 	}
 	if !caughtUp && p.next == never {
 		p.next = p.t.now
@@ -281,6 +288,7 @@ func (p *pass) settle() {
 	s, c := p.s, p.s.b.commit
 	s.owed.Add(-p.lost.n)
 	s.bytes = max(0, s.bytes-p.lost.bytes)
+	s.excess = max(0, s.excess-p.lost.bytes)
 	s.gauge()
 	if p.lost.n > 0 {
 		s.drop(uint64(p.lost.n))

@@ -42,18 +42,32 @@ func (s *Store) Run(ctx context.Context, owed func() Owed) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.soon:
+			failed = true // it is wanted, whether or not a queue has moved
 		case <-tick.C:
 		}
 		if !s.moved.Swap(false) && !failed {
 			continue
 		}
 		_, err := s.Compact(ctx, owed())
+		s.compactions.Add(1)
 		if err != nil && !failed && ctx.Err() == nil {
 			s.log.Error("store: cannot write a mostly dead segment anew; its space comes back later", "error", err)
 		}
 		failed = err != nil
 	}
 }
+
+// CompactSoon has Run compact at once.
+func (s *Store) CompactSoon() {
+	select {
+	case s.soon <- struct{}{}:
+	default:
+	}
+}
+
+// Compactions returns how often Run has compacted.
+func (s *Store) Compactions() uint64 { return s.compactions.Load() }
 
 // Compact gives back the space of what no queue needs any more: a segment in
 // which nothing is owed is removed, also behind others that are needed; one of

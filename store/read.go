@@ -220,11 +220,11 @@ func eachRecord(h *handle, tx *bolt.Tx, after, limit uint64, fn func(key, value 
 	steps, prev := 0, after
 	for name := firstPart(tx, after+1); name != nil; name = nextPart(tx, name) {
 		part, first := tx.Bucket(name), binary.BigEndian.Uint64(name[len(partPrefix):])
-		if first > limit {
-			break
-		}
 		if err := h.checkPart(first, part); err != nil {
 			return err
+		}
+		if first > limit { // of a commit that failed, or its name is damaged
+			break
 		}
 		cur := part.Cursor()
 		for k, v := cur.Seek(seqKey(after + 1)); k != nil; k, v = cur.Next() {

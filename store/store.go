@@ -75,7 +75,9 @@ type Store struct {
 	aside    int64 // bytes of files set aside
 	closed   bool
 
-	moved atomic.Bool // a queue has, since Run looked
+	moved       atomic.Bool   // a queue has, since Run looked
+	soon        chan struct{} // holds a token when Run is to look at once
+	compactions atomic.Uint64
 }
 
 // maxReported bounds the memory for damaged records. More of them are counted
@@ -131,7 +133,7 @@ func newStore(dir string, o Options) *Store {
 	s := &Store{
 		dir: dir, size: o.SegmentSize, every: cmp.Or(o.CompactInterval, time.Minute), log: o.Log, pool: newPool(),
 		queues: make(map[uint32]Queue), corrupt: make(map[uint64]struct{}),
-		wear: make(map[string]Wear),
+		wear: make(map[string]Wear), soon: make(chan struct{}, 1),
 	}
 	s.bufs.New = func() any { return new(chunk) }
 	return s

@@ -53,6 +53,9 @@ type StoreConfig struct {
 	OnlineDelay    units.Duration `yaml:"online_delay"`    // time for a present consumer to acknowledge unwritten
 	FlashBudget    units.Budget   `yaml:"flash_budget"`    // commits are kept further apart to stay inside; 0: none
 
+	MaxSize units.Size `yaml:"max_size"` // of the data directory
+	MinFree units.Size `yaml:"min_free"` // of its file system, which the gateway leaves to others
+
 	SegmentSize     units.Size     `yaml:"segment_size"`     // of a file of the journal, the unit in which space comes back
 	CompactInterval units.Duration `yaml:"compact_interval"` // how often mostly dead segments are written anew
 }
@@ -238,6 +241,12 @@ func (c *StoreConfig) setDefaults() {
 	if c.OnlineDelay == 0 {
 		c.OnlineDelay = units.Duration(time.Second)
 	}
+	if c.MaxSize == 0 {
+		c.MaxSize = units.GiB
+	}
+	if c.MinFree == 0 {
+		c.MinFree = 256 * units.MiB
+	}
 	if c.SegmentSize == 0 {
 		c.SegmentSize = store.DefaultSegment
 	}
@@ -330,8 +339,12 @@ func (c *StoreConfig) check() check.Problems {
 	if c.FlashBudget > 0 && c.FlashBudget < leastBudget {
 		p.Add("flash_budget", "%s is less than a commit an hour takes; give %s or more", c.FlashBudget, leastBudget)
 	}
-	if c.SegmentSize < store.MinSegment || c.SegmentSize > store.MaxSegment {
+	least := 4 * c.SegmentSize
+	switch {
+	case c.SegmentSize < store.MinSegment || c.SegmentSize > store.MaxSegment:
 		p.Add("segment_size", "%s is not possible: give %s to %s", c.SegmentSize, store.MinSegment, store.MaxSegment)
+	case c.MaxSize < least:
+		p.Add("max_size", "%s is too little: space comes back by files of segment_size, %s; give %s or more", c.MaxSize, c.SegmentSize, least)
 	}
 	return p
 }

@@ -85,7 +85,7 @@ var mistakes = []struct {
 	{
 		"an unknown key like nothing known",
 		"store:\n  compression: zstd\n",
-		[]string{`c.yaml:2:3: store: unknown key "compression": known here: commit_interval, compact_interval, flash_budget, online_delay, segment_size`},
+		[]string{`c.yaml:2:3: store: unknown key "compression": known here: commit_interval, compact_interval, flash_budget, max_size, min_free, online_delay, segment_size`},
 	},
 	{
 		"a key that was not indented",

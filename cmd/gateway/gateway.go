@@ -59,6 +59,8 @@ func (g *gateway) make() (err error) {
 		Version:        thisBuild().Version,
 		CommitInterval: g.cfg.Store.CommitInterval,
 		OnlineDelay:    g.cfg.Store.OnlineDelay,
+		MaxStoreSize:   g.cfg.Store.MaxSize,
+		MinFree:        g.cfg.Store.MinFree,
 		FlashBudget:    g.cfg.Store.FlashBudget,
 		MemoryLimit:    g.cfg.Gateway.MemoryLimit,
 	}

@@ -1,0 +1,135 @@
+//go:build linux
+
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tidegate/internal/leak"
+	"tidegate/internal/proxy"
+)
+
+// A disk that takes nothing more, whatever the reason: the gateway goes on, says
+// why, acknowledges nothing that is not safe, and heals by itself. After that, and
+// a kill, everything that was acknowledged arrives upstream.
+func TestFullDisk(t *testing.T) {
+	leak.Check(t)
+	for name, f := range map[string]struct {
+		mount  string // of the small file system; "": the fault comes from strace
+		healed string // its options afterwards
+		errno  string // that system calls fail with
+		reason string
+	}{
+		"no space":             {"size=3m", "size=64m", "", "no space left on device"},
+		"no inodes":            {"size=64m,nr_inodes=14", "size=64m,nr_inodes=9999", "", "no space left on device"},
+		"the disk answers EIO": {"", "", "EIO", "input/output error"},
+		"it is read-only":      {"", "", "EROFS", "read-only file system"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUpstream(t)
+			u.network.SetMode(proxy.Cut)
+			g := smallDisk(t, u.address(), f.mount)
+			const total = 24_000
+			fleet := newFleet(t, g)
+			fleet.allow(1000)
+			fleet.awaitAcked(t, 1000)
+			heal := func() { remount(t, g.data, f.healed) }
+			if f.errno != "" {
+				heal = failing(t, g, f.errno)
+			}
+			fleet.allow(total)
+			g.process.awaitLine(t, "cannot write to the store", f.reason)
+			g.wantUnready(f.reason)
+			heal()
+			fleet.awaitAcked(t, total)
+			g.process.awaitLine(t, "the store takes messages again")
+			g.kill()
+			u.network.SetMode(proxy.Pass)
+			g.start()
+			u.tap.acked.awaitCount(t, total)
+			if lost := fleet.done.without(u.tap.acked, prefix); len(lost) > 0 {
+				t.Errorf("%d acknowledged messages are not upstream: %s", len(lost), some(lost))
+			}
+			u.tap.acked.checkOrder(t, "upstream")
+		})
+	}
+}
+
+// smallDisk starts a gateway with its data on a file system with these options; ""
+// is the one of the test.
+func smallDisk(t *testing.T, server, options string) *gateway {
+	t.Helper()
+	dir := t.TempDir()
+	g := &gateway{t: t, conf: filepath.Join(dir, "tidegate.yaml"), data: filepath.Join(dir, "data")}
+	if err := os.Mkdir(g.data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if options != "" {
+		if err := syscall.Mount("tmpfs", g.data, "tmpfs", 0, options); err != nil {
+			t.Skipf("cannot mount a small file system (needs root): %v", err)
+		}
+		t.Cleanup(func() {
+			g.process.end(os.Kill)
+			if err := syscall.Unmount(g.data, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	write(t, g.conf, fmt.Sprintf(`
+gateway: {name: e2e, data_dir: %s}
+admin: {listen: "127.0.0.1:0"}
+store: {segment_size: 256KiB, min_free: 1}
+broker:
+  listeners: [{address: "tcp://127.0.0.1:0"}]
+bridges:
+  - {name: cloud, servers: ["tcp://%s"], backoff: {min: 50ms, max: 500ms}, out: [{topics: ["sensor/#"], prefix: %s}]}
+`, g.data, server, prefix))
+	g.start()
+	return g
+}
+
+func remount(t *testing.T, dir, options string) {
+	t.Helper()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, options); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// failing makes all calls of the gateway that write to files fail until heal is
+// called.
+func failing(t *testing.T, g *gateway, errno string) (heal func()) {
+	t.Helper()
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("needs strace to make system calls fail: apt-get install strace")
+	}
+	calls := "pwrite64,fsync,fdatasync,ftruncate,renameat"
+	p := start(t, "strace", "-f", "-o", "/dev/null", "-e", "trace="+calls, "-e", "inject="+calls+":error="+errno, "-p", strconv.Itoa(g.process.cmd.Process.Pid))
+	p.awaitLine(t, "attached")
+	return func() { p.end(os.Interrupt) }
+}
+
+// wantUnready expects the reason at /readyz and that the process is alive.
+func (g *gateway) wantUnready(reason string) {
+	g.t.Helper()
+	page := strings.TrimPrefix(g.process.awaitLine(g.t, "listening on http://"), "listening on ")
+	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(page + "readyz")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), reason) {
+		g.t.Errorf("/readyz answers %d, %s", resp.StatusCode, body)
+	}
+}
