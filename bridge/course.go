@@ -57,10 +57,20 @@ func (c *course) next(end ending) time.Duration {
 			return 0
 		}
 	}
-	if stalled := (*stallError)(nil); !end.proven || errors.As(end.why, &stalled) {
+	if !end.proven || fellSilent(end.why) {
 		c.at = (c.at + 1) % c.servers
 	}
 	return c.wait.Next()
+}
+
+// fellSilent reports whether the server, or the way to it, failed without a word: the
+// next try at it would cost as much time again.
+func fellSilent(why error) bool {
+	switch causeOf(why) {
+	case causeStalled, causeSilent, causeUnread:
+		return true
+	}
+	return false
 }
 
 // judge doubles the time that the first server must answer, if it did not stand for

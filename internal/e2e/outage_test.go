@@ -44,7 +44,7 @@ func withoutUplink(t *testing.T, protocol int, envelope string) {
 	u := time.Duration(scale(1)) * day / 10
 	b, sensor := &board{t: t, dir: t.TempDir(), uplink: &shore{t: t}}, &hourly{each: 20}
 	cfg := bridge.Config{
-		Name: "cloud", Servers: []string{"tcp://shore:1883"}, Protocol: protocol, Envelope: envelope,
+		Name: "cloud", Servers: []string{"tcp://shore:1883"}, Protocol: protocol, Envelope: envelope, Will: new(false),
 		Out: []bridge.Rule{{Topics: []string{"sensor/#", "expires/#"}}},
 	}
 	publish := func(topic string, expiry time.Duration) {
