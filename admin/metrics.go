@@ -70,6 +70,7 @@ var gatewayMetrics = []metric[Status]{
 var bridgeMetrics = []metric[Bridge]{
 	{"tidegate_bridge_connected", "1 while a server upstream takes messages.", func(b *Bridge) float64 { return oneIf(b.Connected()) }},
 	{"tidegate_bridge_backlog_messages", "Messages queued for upstream and not acknowledged.", func(b *Bridge) float64 { return float64(b.Backlog) }},
+	{"tidegate_bridge_backlog_bytes", "Bytes of them.", func(b *Bridge) float64 { return float64(b.BacklogBytes) }},
 	{"tidegate_bridge_inflight_messages", "Messages sent upstream and not yet acknowledged.", func(b *Bridge) float64 { return float64(b.InFlight) }},
 	{"tidegate_bridge_acknowledged_total", "Messages that upstream acknowledged.", func(b *Bridge) float64 { return float64(b.Acknowledged) }},
 	{"tidegate_bridge_last_ack_age_seconds", "Time since upstream acknowledged a message; absent before the first.", func(b *Bridge) float64 { return orNaN(b.LastAckAgeSeconds) }},

@@ -45,6 +45,7 @@ type Bridge struct {
 	Since             time.Time `json:"since"`  // since when it is up, or is not
 	StateAgeSeconds   Seconds   `json:"state_age_seconds"`
 	Backlog           int64     `json:"backlog"`         // messages queued for it and not acknowledged
+	BacklogBytes      int64     `json:"backlog_bytes"`   // of them
 	Error             string    `json:"error,omitempty"` // why it is not up, or was not the last time
 	ErrorAt           time.Time `json:"error_at,omitzero"`
 	Acknowledged      uint64    `json:"acknowledged"` // messages the server acknowledged
@@ -160,7 +161,7 @@ func longest(list []broker.SessionStatus) []broker.SessionStatus {
 func newBridge(b bridge.Status, waiting mqtt.Waiting, dead int64) Bridge {
 	doc := Bridge{
 		Name: b.Name, Server: b.Server, State: b.State.String(),
-		Since: b.Since.UTC(), StateAgeSeconds: since(b.Since), Backlog: waiting.Messages,
+		Since: b.Since.UTC(), StateAgeSeconds: since(b.Since), Backlog: waiting.Messages, BacklogBytes: waiting.Bytes,
 		Error: b.Error, ErrorAt: b.ErrorAt.UTC(),
 		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched, DeadLetters: dead,
 		InFlight: b.InFlight, Connects: b.Connects,

@@ -75,7 +75,7 @@ func example() Status {
 			},
 			{
 				Name: "cloud", Server: "tcp://emqx-1.example.com:1883", State: "down", Since: day, StateAgeSeconds: 754,
-				Backlog: 1234, OldestAgeSeconds: &ninety, SecondsToEmpty: &ninety, Failures: map[string]uint64{"tcp": 7}, Refused: 1, Unmatched: 2, DeadLetters: 3, ErrorAt: day,
+				Backlog: 1234, BacklogBytes: 123400, OldestAgeSeconds: &ninety, SecondsToEmpty: &ninety, Failures: map[string]uint64{"tcp": 7}, Refused: 1, Unmatched: 2, DeadLetters: 3, ErrorAt: day,
 				Error: "there is no route to emqx-1.example.com:1883: is the network up? (dial tcp: network is unreachable)",
 			},
 		},

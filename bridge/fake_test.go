@@ -90,7 +90,7 @@ func (l *fakeLocal) Backlog(name string) int64 {
 }
 
 func (l *fakeLocal) Waiting(name string) mqtt.Waiting {
-	return mqtt.Waiting{Messages: l.Backlog(name), Oldest: time.Minute}
+	return mqtt.Waiting{Messages: l.Backlog(name), Bytes: 10 * l.Backlog(name), Oldest: time.Minute}
 }
 
 // keep is called for what the bridge publishes through its inbox.

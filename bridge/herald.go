@@ -34,6 +34,7 @@ type Report struct {
 	TimeQuality clock.Quality `json:"time_quality"`
 
 	Backlog     int64             `json:"backlog"`                        // messages that wait
+	Bytes       int64             `json:"backlog_bytes"`                  // of them
 	OldestAge   *float64          `json:"oldest_age_seconds,omitempty"`   // of them
 	LastAckAge  *float64          `json:"last_ack_age_seconds,omitempty"` // absent: never
 	Rate        float64           `json:"rate"`                           // messages a second that were acknowledged lately
@@ -48,14 +49,14 @@ type Report struct {
 // Report returns how the bridge fares and what waits for it.
 func (b *Bridge) Report() Report {
 	s, at := b.monitor.snapshot(), places{b.cfg.Name}
-	waiting, c := b.local.Waiting(at.inbox()), b.sealer.clock
-	now, quality, _ := c.Real(c.Now())
-	since, _, _ := c.Real(c.Now().Add(-time.Since(s.Since)))
+	waiting := b.local.Waiting(at.inbox())
+	now, quality := b.sealer.clock.Time()
+	since := now.Add(-time.Since(s.Since))
 	r := Report{
 		Name: s.Name, Server: s.Server, State: s.State,
 		Since: since.UTC().Format(timeFormat), StateAge: tenths(time.Since(s.Since)),
 		Time: now.UTC().Format(timeFormat), TimeQuality: quality,
-		Backlog: waiting.Messages, LastAckAge: ago(s.LastAck), Rate: math.Round(10*s.Rate) / 10,
+		Backlog: waiting.Messages, Bytes: waiting.Bytes, LastAckAge: ago(s.LastAck), Rate: math.Round(10*s.Rate) / 10,
 		DeadLetters: b.local.Backlog(at.deadInbox()),
 		Error:       s.Error, ErrorAge: ago(s.ErrorAt), Failures: s.Failures, In: s.In,
 	}

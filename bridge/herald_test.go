@@ -61,7 +61,7 @@ func TestTheStatusTopic(t *testing.T) {
 		if err := json.Unmarshal(local.report, &names); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"server", "state", "since", "backlog", "last_ack_age_seconds", "rate", "dead_letters", "failures", "in", "time_quality"} {
+		for _, name := range []string{"server", "state", "since", "backlog", "backlog_bytes", "last_ack_age_seconds", "rate", "dead_letters", "failures", "in", "time_quality"} {
 			if _, ok := names[name]; !ok {
 				t.Errorf("%s is missing in %s", name, local.report)
 			}
@@ -91,8 +91,8 @@ func TestTheTimeToEmpty(t *testing.T) {
 		if math.Abs(got.Rate-20) > 1 || got.ToEmpty == nil || math.Abs(*got.ToEmpty-want) > want/20 {
 			t.Errorf("the report is %+v, but %v s are left", got, want)
 		}
-		if *got.OldestAge != 60 {
-			t.Errorf("the oldest is %v s old", *got.OldestAge)
+		if *got.OldestAge != 60 || got.Bytes != 10*got.Backlog {
+			t.Errorf("the report is %+v", got)
 		}
 		r.end()
 	})

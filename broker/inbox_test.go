@@ -100,7 +100,7 @@ func TestHowLongAnInboxWaits(t *testing.T) {
 		want := func(where string, messages int64, oldest time.Duration) {
 			t.Helper()
 			w := d.b.Waiting("up")
-			if off := w.Oldest - oldest; w.Messages != messages || off < -time.Second || off > time.Second {
+			if off := w.Oldest - oldest; w.Messages != messages || (w.Bytes > 0) != (messages > 0) || off < -time.Second || off > time.Second {
 				t.Errorf("%s: %+v, want %d messages, the oldest %v old", where, w, messages, oldest)
 			}
 		}

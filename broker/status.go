@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"tidegate/mqtt"
 )
 
 // counters are what the broker has counted since it was made.
@@ -148,6 +150,21 @@ func (b *Broker) Backlog(name string) int64 {
 		return s.owed.Load()
 	}
 	return 0
+}
+
+// Waiting says more about the messages that the inbox called name has not
+// acknowledged. It may read the first of them from the disk.
+func (b *Broker) Waiting(name string) mqtt.Waiting {
+	b.mu.Lock()
+	s := b.sessions[inboxKey(name)]
+	b.mu.Unlock()
+	if s == nil {
+		return mqtt.Waiting{}
+	}
+	oldest := max(0, s.oldest())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return mqtt.Waiting{Messages: s.owed.Load(), Bytes: s.bytes, Oldest: oldest}
 }
 
 func (s *session) status() SessionStatus {

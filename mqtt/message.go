@@ -137,7 +137,8 @@ type InboxOptions struct {
 // Waiting is what an inbox has not acknowledged.
 type Waiting struct {
 	Messages int64
-	Oldest   time.Duration // age of the oldest of them; 0: not known
+	Bytes    int64         // of them, with what they need beside their payload
+	Oldest   time.Duration // age of the oldest of them; 0: there is none, or it is not known
 }
 
 // Inbox is a durable queue with one consumer. What is not acknowledged is handed

@@ -43,7 +43,7 @@ func (c *BridgeTestCmd) Run(ctx context.Context, std stdio) error {
 	if err := mqtt.ValidName(c.Topic); c.Topic != "" && err != nil {
 		return &usageError{"bridge test", err}
 	}
-	now := clock.Beside(cfg.Gateway.DataDir)
+	now := clock.Peek(cfg.Gateway.DataDir)
 	now.Raise(thisBuild().time)
 	return c.try(ctx, std, &bridge.Trial{Config: *b, Gateway: cfg.Gateway.Name, Topic: c.Topic, Now: now.Floor})
 }

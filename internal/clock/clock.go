@@ -89,9 +89,9 @@ func Open(dir string) (*Clock, error) {
 }
 
 // Peek returns a clock that begins with the state kept in dir and changes nothing
-// there: that of a gateway which does not run.
+// there, for programs beside the gateway.
 func Peek(dir string) *Clock {
-	c := &Clock{path: filepath.Join(dir, "clock.json"), peeks: true, wall: time.Now, synced: systemSynced}
+	c := &Clock{path: filepath.Join(dir, fileName), peeks: true, wall: time.Now, synced: systemSynced}
 	_ = c.open() // an unknown past means unknown times
 	return c
 }
@@ -100,18 +100,6 @@ func Peek(dir string) *Clock {
 func New() *Clock {
 	c := &Clock{wall: time.Now, synced: systemSynced}
 	_ = c.open() // there is no file to fail with
-	return c
-}
-
-// Beside returns the clock of a program that runs beside the gateway with its state in
-// dir, and leaves that alone. It knows of it only what time has certainly passed.
-func Beside(dir string) *Clock {
-	c := New()
-	var s state
-	text, err := os.ReadFile(filepath.Join(dir, fileName))
-	if err == nil && json.Unmarshal(text, &s) == nil {
-		c.Raise(time.Unix(0, s.Trusted))
-	}
 	return c
 }
 
@@ -214,8 +202,15 @@ func (c *Clock) Trusted() bool { return c.Quality() == Synced }
 // Quality is that of the time of day now: [Synced], or [Unsynced] until the system
 // has said for the first time since the start that its clock is right.
 func (c *Clock) Quality() Quality {
-	_, q, _ := c.Real(time.Unix(0, c.now()))
+	_, q := c.Time()
 	return q
+}
+
+// Time returns the time of day, as far as it is known. It stamps nothing, so that
+// whoever only looks at the clock makes nobody save the line.
+func (c *Clock) Time() (at time.Time, q Quality) {
+	at, q, _ = c.Real(time.Unix(0, c.now()))
+	return at, q
 }
 
 // Run looks at the system's clock, and saves the time now and then, until ctx is
