@@ -238,18 +238,34 @@ func (o *ower) next(n int, at time.Time) *debt {
 	for _, d := range o.queue {
 		switch {
 		case d.m.seq <= o.pos || d.released:
-		case d.m.n == n:
+		case d.m.n == n && o.mayGo(d, at) == "":
 			return d
-		case !d.mayExpire(at) && !d.unsure:
+		case d.m.n == n: // perhaps it is gone, and this is a copy that was published again
+			if _, here := o.x.d.b.sessions[o.id].holds()[d.m.seq]; here {
+				return d
+			}
+		case o.mayGo(d, at) == "" && !d.unsure:
 			return nil
 		}
 	}
 	return nil
 }
 
-// mayExpire reports whether the session may have lost it.
-func (d *debt) mayExpire(at time.Time) bool {
-	return !d.m.expires.IsZero() && !at.Before(d.m.expires) && (!d.sent || d.maybe)
+// mayGo returns why the session may have lost it, "" if it must not: what was sent
+// stays.
+func (o *ower) mayGo(d *debt, at time.Time) (reason string) {
+	q := o.x.bounds
+	switch {
+	case d.sent && !d.maybe:
+		return ""
+	case !d.m.expires.IsZero() && !at.Before(d.m.expires):
+		return lostExpired
+	case q.MaxAge > 0 && at.Sub(d.m.at) >= q.MaxAge:
+		return lostAge
+	case q.MaxMessages > 0:
+		return lostCount
+	}
+	return ""
 }
 
 // startAnew ends the session and begins another one, which is on the disk when it
@@ -301,13 +317,19 @@ func (o *ower) loseAll() {
 func (o *ower) compare(s *session) {
 	holds := s.holds()
 	now := time.Now()
+	var over []*debt
 	o.queue = slices.DeleteFunc(o.queue, func(d *debt) bool {
-		if _, here := holds[d.m.seq]; here || !d.mayExpire(now) {
+		reason := o.mayGo(d, now)
+		if _, here := holds[d.m.seq]; here || reason == "" {
 			return false
 		}
-		o.lose(d, lostExpired)
+		if reason == lostCount {
+			over = append(over, d)
+		}
+		o.lose(d, reason)
 		return true
 	})
+	o.checkBounds(s, over)
 	want := make(map[uint64]bool)
 	for _, d := range o.queue {
 		want[d.m.seq] = true
@@ -325,8 +347,32 @@ func (o *ower) compare(s *session) {
 	}
 }
 
+// checkBounds expects that the queue is not longer than it may be, and that those
+// were given up because of its length, and no more of them, whom the policy names.
+// What was sent before a power cut is not known well enough for that.
+func (o *ower) checkBounds(s *session, over []*debt) {
+	q := o.x.bounds
+	if most := int(q.MaxMessages) + o.x.d.cfg.Limits.MaxInflight; q.MaxMessages > 0 && len(o.queue) > most {
+		o.x.t.Errorf("%s is owed %d messages, at most %d may be", o.id, len(o.queue), most)
+	}
+	if len(over) == 0 || slices.ContainsFunc(o.queue, func(d *debt) bool { return d.maybe }) {
+		return
+	}
+	if least := int(q.MaxMessages - q.MaxMessages/16); len(o.queue) < least {
+		o.x.t.Errorf("%s is owed %d messages after %d have made way, at least %d should be", o.id, len(o.queue), len(over), least)
+	}
+	for _, d := range o.queue {
+		switch {
+		case q.Overflow == mqtt.DropNewest && d.m.seq > over[0].m.seq:
+			o.x.t.Errorf("%s has lost message %d and not %d, which is newer", o.id, over[0].m.n, d.m.n)
+		case q.Overflow != mqtt.DropNewest && d.m.seq > s.sent && d.m.seq < over[len(over)-1].m.seq:
+			o.x.t.Errorf("%s has lost message %d and not %d, which is older", o.id, over[len(over)-1].m.n, d.m.n)
+		}
+	}
+}
+
 func (o *ower) lose(d *debt, reason string) {
-	key := lossKey{o.id, lossOther, reason}
+	key := lossKey{o.id, lossOther, o.x.reason(reason)}
 	for filter := range o.subs {
 		if mqtt.Match(filter, d.m.topic) && (key.filter == lossOther || filter < key.filter) {
 			key.filter = filter
