@@ -105,6 +105,9 @@ func TestBenchScenarios(t *testing.T) {
 				t.Errorf("received %d of %d, lost %d, twice %d, out of order %d, refused %d, foreign %d",
 					r.Received, r.Expected, r.Lost, r.Duplicates, r.Unordered, r.Refused, r.Foreign)
 			}
+			if a, lone := r.Acknowledged, r.Scenario == "offline" || r.Scenario == "retained"; lone != (a != nil) || lone && !(0 < a.P50 && a.P50 <= a.P99 && a.P99 <= a.Max*1.02) {
+				t.Errorf("acknowledged after %+v", a)
+			}
 			if r.Seconds <= 0 || r.MsgPerSecond <= 0 {
 				t.Errorf("%v s, %v messages a second", r.Seconds, r.MsgPerSecond)
 			}

@@ -45,6 +45,7 @@ type conn struct {
 	broken error  // of a write; all later ones fail with it
 	ids    []byte // state of each packet identifier, made for the first that is used
 	lastID uint16
+	times  *ackTimes // nil: nobody asks
 
 	inflight atomic.Int64  // messages of QoS 1 and 2 that are not acknowledged in full
 	acked    atomic.Int64  // those acknowledged
@@ -54,6 +55,14 @@ type conn struct {
 	done     chan struct{} // closed when the read loop has ended
 	err      error         // why it ended, nil if we wanted it; read after done
 	closing  atomic.Bool
+}
+
+// ackTimes are how long acknowledgements take, from the call of publish until the
+// exchange ends.
+type ackTimes struct {
+	start time.Time
+	sent  [1 << 16]time.Duration // by packet identifier, since start
+	took  histogram
 }
 
 // connack is what of a CONNACK matters to a load generator.
@@ -197,6 +206,9 @@ func (c *conn) takeIDLocked() uint16 {
 		c.lastID++
 	}
 	c.ids[c.lastID] = idSent
+	if c.times != nil {
+		c.times.sent[c.lastID] = time.Since(c.times.start)
+	}
 	return c.lastID
 }
 

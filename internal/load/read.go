@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
@@ -101,6 +102,9 @@ func (c *conn) settles(a *packet.Ack) bool {
 		return false
 	}
 	c.ids[a.ID] = idFree
+	if c.times != nil {
+		c.times.took.add(int64(time.Since(c.times.start) - c.times.sent[a.ID]))
+	}
 	return true
 }
 

@@ -31,6 +31,7 @@ type Report struct {
 	MsgPerSecond    float64  `json:"msg_per_second"`             // deliveries in that time
 	SentPerSecond   float64  `json:"sent_per_second,omitempty"`  // acknowledged to the publishers
 	Latency         *Latency `json:"latency_us,omitempty"`       // from publisher to subscriber, or of a connect
+	Acknowledged    *Latency `json:"acknowledged_us,omitempty"`  // from a publication to its acknowledgement, where nothing is delivered meanwhile
 	Broker          *Cost    `json:"broker,omitempty"`           // nil: no process to measure
 	GeneratorCPU    float64  `json:"generator_cpu_seconds"`      //
 	OtherCPU        float64  `json:"other_cpu_seconds"`          // of all other processes, which disturb
@@ -52,6 +53,10 @@ type Latency struct {
 	P90 float64 `json:"p90"`
 	P99 float64 `json:"p99"`
 	Max float64 `json:"max"`
+}
+
+func (l *Latency) String() string {
+	return fmt.Sprintf("p50 %.0f µs, p90 %.0f µs, p99 %.0f µs, max %.0f µs", l.P50, l.P90, l.P99, l.Max)
 }
 
 // Cost is what the broker's process used.
@@ -84,6 +89,11 @@ func (r *Report) published(took int64, pubs []*publisher) {
 		r.Refused += p.c.refused.Load()
 		r.Expected += p.expected
 		r.fail(p.err)
+		if t := p.c.times; t != nil {
+			p.c.mu.Lock()
+			r.Acknowledged = t.took.summary()
+			p.c.mu.Unlock()
+		}
 	}
 	r.SentPerSecond = ratio(float64(r.Sent), float64(took)/1e9, 0)
 }
@@ -146,7 +156,10 @@ func (r *Report) String() string {
 		r.writeMessages(&b)
 	}
 	if l := r.Latency; l != nil {
-		fmt.Fprintf(&b, "; p50 %.0f µs, p90 %.0f µs, p99 %.0f µs, max %.0f µs", l.P50, l.P90, l.P99, l.Max)
+		b.WriteString("; " + l.String())
+	}
+	if l := r.Acknowledged; l != nil {
+		b.WriteString("; acknowledged after " + l.String())
 	}
 	if r.Broker != nil {
 		r.Broker.write(&b)

@@ -138,6 +138,7 @@ func (r *run) lone(ctx context.Context, topic func(seq int) []byte) (*publisher,
 	if err != nil {
 		return nil, err
 	}
+	c.times = &ackTimes{start: time.Now()}
 	topo := &topology{pubs: 1, fan: once, topic: func(_, seq int) []byte { return topic(seq) }}
 	return newPublisher(r, c.serve(), topo, 0), nil
 }
