@@ -74,10 +74,10 @@ func (b *board) boot(cfg bridge.Config, sensor adapters.Adapter) {
 	b.core.Go(func() { b.must(br.Serve(ctx)) })
 	b.core.Go(func() { b.must(time.Run(ctx)) })
 	b.must(up.Declare(ctx))
-	ctx, cancel = context.WithCancel(context.Background())
+	sensing, cancel := context.WithCancel(context.Background())
 	b.endSensors = cancel
-	b.sensors.Go(func() { b.must(up.Run(ctx)) })
-	b.sensors.Go(func() { probe.Run(ctx) })
+	b.sensors.Go(func() { b.must(up.Run(sensing)) })
+	b.sensors.Go(func() { probe.Run(sensing) })
 }
 
 func (b *board) must(err error) {
@@ -262,4 +262,11 @@ func (h *hourly) measure() (list []adapters.Reading) {
 		h.times = append(h.times, time.Now())
 	}
 	return list
+}
+
+// count returns how many readings there were.
+func (h *hourly) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.times)
 }
