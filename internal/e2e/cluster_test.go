@@ -212,6 +212,9 @@ func killInTurn(t *testing.T, c *cluster, protocol int) {
 	if duplicates > cuts*maxInflight {
 		t.Errorf("%d duplicates upstream, at most %d are allowed", duplicates, cuts*maxInflight)
 	}
+	if n := g.status(t).Bridges[0].DeadLetters; n > 0 {
+		t.Errorf("%d messages were put aside as if they were what a server does not take", n)
+	}
 	c.published.checkOrder(t, "the bridge")
 	if c.shared {
 		got := c.audit()

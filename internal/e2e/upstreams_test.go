@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,16 +21,19 @@ type upstreamFacts struct {
 	make func(testing.TB, int) *cluster
 	full bool // not in a normal run
 
-	topics   map[string]string // what arrives of a topic that does not arrive as it is; "": it becomes a dead letter
-	clientID string            // one that it refuses, if any
-	granted  mqtt.QoS          // of a subscription at QoS 2
-	twoAsOne bool              // it answers a PUBLISH at QoS 2 with PUBACK
-	retained bool              // a subscription with a wildcard gets what is retained
-	five     bool              // it speaks MQTT 5
+	topics    map[string]string // what arrives of a topic that does not arrive as it is; "": it becomes a dead letter
+	clientIDs []string          // of oddIDs, which it refuses
+	granted   mqtt.QoS          // of a subscription at QoS 2
+	twoAsOne  bool              // it answers a PUBLISH at QoS 2 with PUBACK
+	retained  bool              // a subscription with a wildcard gets what is retained
+	five      bool              // it speaks MQTT 5
 }
 
 // oddTopics are published at the gateway, below odd/.
 var oddTopics = []string{"plain", "a.b", "a b", "/empty/", "ü☃", "x>y", "$x"}
+
+// oddIDs are client ids as names of gateways make them.
+var oddIDs = []string{"tidegate-pump.house", "tidegate-pump house"}
 
 // What docs/bridge.md says about servers upstream is so.
 func TestUpstreams(t *testing.T) {
@@ -37,7 +41,7 @@ func TestUpstreams(t *testing.T) {
 		{name: "mosquitto", make: newMosquittos, granted: mqtt.ExactlyOnce, retained: true, five: true},
 		{
 			name: "NATS", make: newNATS, granted: mqtt.ExactlyOnce, retained: true,
-			topics: map[string]string{"a b": ""}, clientID: "tidegate-pump.house",
+			topics: map[string]string{"a b": ""}, clientIDs: oddIDs,
 		},
 		{
 			name: "RabbitMQ", make: newRabbitMQ, granted: mqtt.AtLeastOnce, full: true, twoAsOne: true,
@@ -88,7 +92,7 @@ func (f upstreamFacts) check(t *testing.T, server string) {
 	f.checkDeadLetters(t, g)
 	f.checkRetained(t, server)
 	f.checkCommands(t, server, here)
-	f.checkClientID(t, server)
+	f.checkClientIDs(t, server)
 	f.checkFive(t, server)
 }
 
@@ -140,14 +144,17 @@ func (f upstreamFacts) checkCommands(t *testing.T, server string, here *watcher)
 	})
 }
 
-func (f upstreamFacts) checkClientID(t *testing.T, server string) {
+func (f upstreamFacts) checkClientIDs(t *testing.T, server string) {
 	t.Helper()
-	if f.clientID == "" {
-		return
-	}
-	_, err := client.Dial(t.Context(), server, client.Options{ClientID: f.clientID, CleanSession: true})
-	if r := (*client.RefusedError)(nil); !errors.As(err, &r) || r.Code != packet.RefusedClientID {
-		t.Errorf("the client id %q: %v", f.clientID, err)
+	for _, id := range oddIDs {
+		conn, err := client.Dial(t.Context(), server, client.Options{ClientID: id, CleanSession: true})
+		if err == nil {
+			conn.Close()
+		}
+		r := (*client.RefusedError)(nil)
+		if refused := errors.As(err, &r) && r.Code == packet.RefusedClientID; refused != slices.Contains(f.clientIDs, id) || err != nil && !refused {
+			t.Errorf("the client id %q: %v", id, err)
+		}
 	}
 }
 
