@@ -25,6 +25,7 @@ type tap struct {
 	listener  net.Listener
 	target    string // of new connections; empty: they are reset
 	used      int    // connections over which something was published
+	carrying  int    // those of them that stand
 	active    int    // connections that stand
 	published *ledger
 	acked     *ledger
@@ -85,6 +86,9 @@ func (tp *tap) serve(ctx context.Context, client net.Conn) {
 	c.carry(server, client, c.fromClient)
 	_ = server.Close()
 	back.Wait()
+	if c.publishes {
+		tp.update(func() { tp.carrying-- })
+	}
 }
 
 // tapped is one connection through the tap.
@@ -176,7 +180,7 @@ func (c *tapped) publish(f packet.Frame) {
 	c.published.add(string(p.Topic), p.Payload)
 	if !c.publishes {
 		c.publishes = true
-		c.tap.update(func() { c.used++ })
+		c.tap.update(func() { c.used++; c.carrying++ })
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
