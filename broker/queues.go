@@ -15,6 +15,7 @@ import (
 // QueueStatus is what stands in the queue of one durable session or shared
 // subscription.
 type QueueStatus struct {
+	ID        uint32        `json:"id"`   // in the store
 	Name      string        `json:"name"` // client id, name of an inbox, or filter of a shared subscription
 	Kind      string        `json:"kind"` // client, share, or of an inbox the first level of its name: bridge
 	Connected bool          `json:"connected"`
@@ -50,7 +51,7 @@ func (b *Broker) Queues() []QueueStatus {
 	for _, s := range sessions {
 		st := s.status()
 		list = append(list, QueueStatus{
-			Name: st.ID, Kind: s.kind(), Connected: st.Connected, Messages: st.Queued,
+			ID: s.queue, Name: st.ID, Kind: s.kind(), Connected: st.Connected, Messages: st.Queued,
 			OnDisk: st.OnDisk, DiskBytes: st.QueuedBytes, Oldest: s.oldest(), Losses: lost[st.ID],
 		})
 	}

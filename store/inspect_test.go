@@ -2,6 +2,8 @@ package store
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -66,7 +68,23 @@ func TestInspectMissesFiles(t *testing.T) {
 	if err != nil || len(r.Damage) != 1 || r.Damage[0].File != stateName || r.Records != damagedRecords {
 		t.Errorf("%+v, %v", r, err)
 	}
+	gone := 0
+	dir = damaged(t, func(_ string, segments []string) {
+		second, _ := parseSegment(filepath.Base(segments[1]))
+		third, _ := parseSegment(filepath.Base(segments[2]))
+		gone = int(third - second)
+		if err := os.Remove(segments[1]); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r, err = Inspect(dir)
+	if want := []Missing{{1, damagedRecords, damagedRecords - uint64(gone)}}; err != nil || !slices.Equal(r.Missing, want) {
+		t.Errorf("a segment is missing: %+v, %v, want %+v", r, err, want)
+	}
 	dir = damaged(t, func(string, []string) {})
+	if r, err = Inspect(dir); err != nil || r.Missing != nil {
+		t.Errorf("nothing is missing: %+v, %v", r, err)
+	}
 	s, err := Open(dir, Options{SegmentSize: small})
 	if err != nil {
 		t.Fatal(err)

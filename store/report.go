@@ -12,6 +12,17 @@ type Report struct {
 	Records uint64   `json:"records"` // that are sound
 	Rows    uint64   `json:"rows"`    // of tables and marks, the damaged ones included
 	Damage  []Damage `json:"damage"`  // by file, the newest segment first
+
+	// Missing is what queues say that they are owed and no file has: a segment was
+	// lost, perhaps long ago, and the queue was not read to its end since.
+	Missing []Missing `json:"missing,omitempty"`
+}
+
+// Missing is how many records of one queue are not there.
+type Missing struct {
+	Queue   uint32 `json:"queue"` // Queue.ID
+	Pending uint64 `json:"pending"`
+	Found   uint64 `json:"found"`
 }
 
 // maxFindings bounds what is kept of one file.

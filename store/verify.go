@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"path/filepath"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -15,8 +16,9 @@ import (
 // Inspect walks everything in the store in dir, which no process may have open for
 // writing, and reports all that is wrong with it: pages, trees, checksums, the order
 // of the records and summaries. It changes nothing. What was set aside before is
-// not looked at. Queue.Pending is not checked, as only the caller knows what was
-// acknowledged out of order. The error says why it could not look.
+// not looked at. Of Queue.Pending it is checked only that so many records are there,
+// as only the caller knows what was acknowledged out of order. The error says why it
+// could not look.
 func Inspect(dir string) (*Report, error) {
 	v, err := inspectDir(dir)
 	if err != nil {
@@ -25,7 +27,7 @@ func Inspect(dir string) (*Report, error) {
 	return &v.report, nil
 }
 
-// Verify is Inspect with all that is wrong as one error.
+// Verify is Inspect with all damage as one error.
 func Verify(dir string) error {
 	r, err := Inspect(dir)
 	if err != nil {
@@ -63,6 +65,7 @@ func inspectDir(dir string) (*verifier, error) {
 		defer f.close()
 		return f.view(fn)
 	})
+	v.count()
 	return v, v.refused
 }
 
@@ -90,6 +93,7 @@ func (s *Store) Inspect() (*Report, error) {
 			v.bound(g, lastOf(segments, i))
 		}
 	}
+	v.count()
 	return &v.report, v.refused
 }
 
@@ -112,7 +116,7 @@ func (s *Store) inspectNewest(v *verifier) ([]*segment, error) {
 	return segments, nil
 }
 
-// Verify is Inspect with all that is wrong as one error.
+// Verify is Inspect with all damage as one error.
 func (s *Store) Verify() error {
 	r, err := s.Inspect()
 	if err != nil {
@@ -126,6 +130,7 @@ type verifier struct {
 	dir     string
 	report  Report
 	refused error             // why a file could not be looked at, which is no damage
+	removed bool              // a file was, meanwhile
 	queues  map[uint32]Queue  // of the newest segment
 	owed    map[uint32]uint64 // records behind Queue.Acked
 	alone   bool              // nobody else uses the open files
@@ -139,7 +144,8 @@ func newVerifier(dir string) *verifier {
 // and fn at it.
 func (v *verifier) file(path string, view func(func(*bolt.Tx) error) error, fn func(string, *bolt.Tx) error) {
 	err := walkFile(path, nil)
-	if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+	if errors.Is(err, fs.ErrNotExist) {
+		v.removed = true
 		return
 	}
 	v.report.Files++
@@ -155,7 +161,9 @@ func (v *verifier) file(path string, view func(func(*bolt.Tx) error) error, fn f
 // unreadable notes that the rest of the file at path cannot be looked at.
 func (v *verifier) unreadable(path string, err error) {
 	switch {
-	case err == nil, errors.Is(err, fs.ErrNotExist) && !v.alone:
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist) && !v.alone:
+		v.removed = true
 	case errors.Is(err, ErrNewerFormat):
 		v.refused = errors.Join(v.refused, err)
 	default:
@@ -234,6 +242,18 @@ func (v *verifier) segment(g *segment, limit uint64, view func(func(*bolt.Tx) er
 		return v.records(g, limit, tx)
 	})
 	v.bound(g, limit)
+}
+
+// count notes which queues miss something, if all files could be looked at.
+func (v *verifier) count() {
+	if v.removed || len(v.report.Damage) > 0 {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(v.queues)) {
+		if q := v.queues[id]; q.Pending > v.owed[id] {
+			v.report.Missing = append(v.report.Missing, Missing{id, q.Pending, v.owed[id]})
+		}
+	}
 }
 
 // bound says how many records can be concerned if g cannot be read. Of the newest

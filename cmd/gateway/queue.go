@@ -222,8 +222,11 @@ func (c *QueueVerifyCmd) Run(ctx context.Context, std stdio) error {
 	} else {
 		_, err = io.WriteString(std.Out, reportText(r))
 	}
-	if err == nil && len(r.Damage) > 0 {
+	switch {
+	case err == nil && len(r.Damage) > 0:
 		err = fmt.Errorf("%s: damaged files: %d", dir, len(r.Damage))
+	case err == nil && len(r.Missing) > 0:
+		err = fmt.Errorf("%s: queues that miss records: %d", dir, len(r.Missing))
 	}
 	return err
 }

@@ -98,6 +98,9 @@ func reportText(r *store.Report) string {
 	for i := range r.Damage {
 		writeDamage(&b, &r.Damage[i])
 	}
+	for _, m := range r.Missing {
+		fmt.Fprintf(&b, "queue %d (\"id\" of queue list -o json) is owed %d records, and %d are there: a file of the journal is gone\n", m.Queue, m.Pending, m.Found)
+	}
 	fmt.Fprintf(&b, "%d files, %d sound records, %d rows: ", r.Files, r.Records, r.Rows)
 	if len(r.Damage) == 0 {
 		b.WriteString("no damage\n")
