@@ -24,6 +24,9 @@ func (src *Sources) serveQueues(w http.ResponseWriter, _ *http.Request) {
 	rows := make([]Queue, 0, len(list))
 	for _, q := range list {
 		row := Queue{QueueStatus: q}
+		if row.Losses == nil {
+			row.Losses = []broker.Loss{} // [] in JSON, not null
+		}
 		if q.Oldest >= 0 {
 			age := Seconds(q.Oldest.Seconds())
 			row.OldestAgeSeconds = &age

@@ -118,7 +118,7 @@ func (c *Clock) open() error {
 	now := c.wall()
 	c.began = time.Now()
 	c.first = max(now.UnixNano(), c.state.Line)
-	if c.state.Line != 0 && !c.state.Clean {
+	if c.state.Line != 0 && !c.state.Clean && !c.peeks { // nobody stamps with a clock that peeks
 		c.first = max(c.first, c.state.Line+int64(saveInterval))
 	}
 	c.first += int64(time.Millisecond) - c.first%int64(time.Millisecond) // stamps may be cut to milliseconds

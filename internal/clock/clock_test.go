@@ -186,3 +186,29 @@ func (b *board) modified() string {
 	}
 	return string(text)
 }
+
+// A clock that peeks goes on where the other one was, and changes nothing.
+func TestPeek(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &board{t: t, dir: t.TempDir(), synced: true}
+		c := b.boot()
+		line, real := c.Now(), time.Now()
+		if err := c.Look(); err != nil {
+			t.Fatal(err)
+		}
+		before, _ := os.ReadFile(filepath.Join(b.dir, "clock.json"))
+		time.Sleep(3 * time.Hour)
+		p := Peek(b.dir)
+		b.want(p, line, real, Synced, 1)
+		if d := p.Now().Sub(line); d < 3*time.Hour || d > 3*time.Hour+time.Second {
+			t.Errorf("three hours have %v", d)
+		}
+		_ = p.Look()
+		if after, _ := os.ReadFile(filepath.Join(b.dir, "clock.json")); string(after) != string(before) || len(before) == 0 {
+			t.Errorf("the file was %s and is %s", before, after)
+		}
+		if p = Peek(t.TempDir()); p.Now().IsZero() {
+			t.Error("without a file there is no time")
+		}
+	})
+}
