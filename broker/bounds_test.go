@@ -278,3 +278,43 @@ func TestSubscribingAgainAndAgainDoesNotPileUpRetainedMessages(t *testing.T) {
 		t.Errorf("%d retained messages wait for a client that does not read; %d exist", n, topics)
 	}
 }
+
+// glutton is a consumer that takes everything and acknowledges nothing.
+type glutton struct{ sink }
+
+func (k *glutton) flush(*turn) {}
+
+// Many acknowledgements in one turn, each of which finds that memory runs dry,
+// must not have as many pages read from the journal.
+func TestDrainReadsAheadByAPageAtATime(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.cfg.Queue.MaxMemory = 32 << 10 })
+	sub := d.wire(kept("sub"))
+	sub.connack(packet.Accepted, false)
+	sub.subscribe("a", 1)
+	sub.disconnect()
+	ctx := d.ctx()
+	for range 5000 {
+		if err := d.b.PublishAsync(ctx, mqtt.Message{Topic: "a", Payload: make([]byte, 100), QoS: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.flush()
+	s, tn := d.queueOf("sub"), d.b.newTurn(nil)
+	defer d.b.endTurn(tn)
+	k := &glutton{sink{s: s}}
+	s.attach(tn, k, 1000)
+	tn.end()
+	s.mu.Lock()
+	s.limit += s.ram.len() // as when the positions of so many are saved
+	for range 100 {
+		s.pump(tn)
+	}
+	s.mu.Unlock()
+	tn.end()
+	s.mu.Lock()
+	if s.ramBytes > 32<<10 {
+		t.Errorf("%d bytes were read ahead, max_memory is 32 KiB", s.ramBytes)
+	}
+	s.mu.Unlock()
+	s.detach(tn, k)
+}

@@ -175,10 +175,15 @@ func (s *session) hasPlace() bool {
 
 // readOn has more read from the journal if ram runs dry. The caller holds mu.
 func (s *session) readOn(t *turn) {
-	if s.behind && !s.filling && s.link != nil && s.ramBytes < s.bounds.MaxMemory/4 {
+	if s.link != nil && s.runsDry() {
 		t.fill = append(t.fill, s)
 	}
 	s.tally()
+}
+
+// runsDry reports whether it is time to read on. The caller holds mu.
+func (s *session) runsDry() bool {
+	return s.behind && !s.filling && s.ramBytes < s.bounds.MaxMemory/4
 }
 
 // maxBeyond bounds what a consumer may acknowledge behind a message that it

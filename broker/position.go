@@ -134,7 +134,7 @@ func (s *session) newest() (seq uint64) {
 func (s *session) refill(t *turn) {
 	s.mu.Lock()
 	link, from := s.link, s.loaded
-	if link == nil || !s.behind || s.filling || s.gone {
+	if link == nil || !s.runsDry() || s.gone {
 		s.mu.Unlock()
 		return
 	}
