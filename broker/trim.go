@@ -17,10 +17,11 @@ import (
 type pass struct {
 	s      *session
 	t      *turn
-	from   uint64 // it begins behind this place
-	at     uint64 // everything up to here was looked at
-	upTo   uint64 // everything up to here was on disk when the pass looked
-	before cuts   // as they were
+	from   uint64  // it begins behind this place
+	at     uint64  // everything up to here was looked at
+	upTo   uint64  // everything up to here was on disk when the pass looked
+	before cuts    // as they were
+	done   []acked // what was not sent, but lost when it was to be
 
 	judge  func(*item) fateOf // what becomes of a message
 	level  uint8              // of what was looked at, afterwards
@@ -155,6 +156,7 @@ func (s *session) newPass(t *turn) *pass {
 	s.tally()
 	p := &pass{s: s, t: t, from: max(s.loaded, s.head()), before: slices.Clone(s.cuts), next: never, rows: make(map[lossKey]amount)}
 	p.at = p.from
+	p.done = slices.DeleteFunc(slices.Clone(s.beyond), func(a acked) bool { return a.seq <= p.from })
 	for filter := range s.subs {
 		p.filters = append(p.filters, filter)
 	}
@@ -199,7 +201,7 @@ func (p *pass) readDisk() error {
 // look notes what becomes of a message, and reports whether to go on. The body of
 // it may be a view.
 func (p *pass) look(it *item, onDisk bool) (goOn bool) {
-	if !p.before.keep(it.seq, it.ordinal) {
+	if !p.before.keep(it.seq, it.ordinal) || slices.ContainsFunc(p.done, func(a acked) bool { return a.seq == it.seq }) {
 		p.at = it.seq
 		return true
 	}

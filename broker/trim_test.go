@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"tidegate/internal/client"
 	"tidegate/internal/units"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
@@ -37,7 +38,7 @@ func (d *bed) numbers(first, last, size, topics int) {
 func (d *bed) number(n, size, topics int) {
 	d.t.Helper()
 	payload := fmt.Sprint(n, " ", strings.Repeat("x", size))
-	if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "t/" + strconv.Itoa(n%topics), Payload: []byte(payload), QoS: 1}, nil); err != nil {
+	if err := d.b.PublishAsync(d.t.Context(), mqtt.Message{Topic: "t/" + strconv.Itoa(n%topics), Payload: []byte(payload), QoS: 1}, nil); err != nil {
 		d.t.Fatal(err)
 	}
 }
@@ -349,4 +350,36 @@ func TestBoundIsExceededByATurnAtMost(t *testing.T) {
 			t.Fatalf("%d messages are owed after %d", have.n, n)
 		}
 	}
+}
+
+// What was lost when it was to be sent is not lost again when the queue is full.
+func TestWhatTheConsumerDoesNotTakeIsLostOnce(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.cfg.Queue.MaxMessages = 4 })
+	small := func(o *client.Options) {
+		kept5(1000)(o)
+		o.ManualAck = true
+		o.Properties = o.Properties.AppendUint(packet.PropMaximumPacketSize, 100)
+	}
+	leave := func(sub *peer) {
+		sub.Close()
+		d.waitFor("the end of the connection", func() bool { return d.b.Status().Connections == 0 })
+	}
+	sub := d.dial("sub", small)
+	sub.subscribe("a", 1)
+	leave(sub)
+	publish := func(payload string) {
+		if err := d.b.Publish(d.ctx(), mqtt.Message{Topic: "a", Payload: []byte(payload), QoS: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("1")
+	publish(strings.Repeat("x", 200))
+	sub = d.dial("sub", small)
+	sub.want("a", "1", 1)
+	d.waitFor("the loss", func() bool { n, _ := d.lostOf(lostSize); return n == 1 })
+	leave(sub)
+	for n := 2; n <= 9; n++ {
+		publish(strconv.Itoa(n))
+	}
+	d.wantLosses("sub a max_messages 5", "sub a packet_size 1")
 }
