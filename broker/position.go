@@ -106,6 +106,9 @@ func (s *session) restore(q store.Queue) {
 		s.guessed = len(q.Note) == 0
 	}
 	s.stored, s.cut = amount{int64(q.Pending), s.bytes}, s.cuts
+	if s.inbox { // whoever opens it may want all that is there; if nobody does, it must not grow for ever
+		s.bounds.MaxDisk = max(s.bounds.MaxDisk, s.bytes+s.bytes/8)
+	}
 	s.gauge()
 	if q.Pending > 0 {
 		s.sweepBy(lazy)

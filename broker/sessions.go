@@ -268,7 +268,7 @@ func (b *Broker) restoreSession(key string, row []byte) error {
 	}
 	s := &session{b: b, id: key, inbox: key[0] == 0, queue: binary.BigEndian.Uint32(row[1:]), bounds: b.cfg.Queue.Limits()}
 	if s.inbox {
-		s.bounds = b.withDefaults(mqtt.QueueLimits{}) // until somebody opens it, who knows
+		s.bounds = b.withDefaults(mqtt.QueueLimits{MaxDisk: int64(b.cfg.Queue.MaxDisk)}) // until somebody opens it, who knows
 	}
 	s.begin(binary.BigEndian.Uint64(row[5:]))
 	b.commit.notBefore(s.from)

@@ -383,3 +383,23 @@ func TestWhatTheConsumerDoesNotTakeIsLostOnce(t *testing.T) {
 	}
 	d.wantLosses("sub a max_messages 5", "sub a packet_size 1")
 }
+
+// An inbox that nobody opens after a restart keeps what it has, and does not grow
+// for ever.
+func TestInboxThatNobodyOpensIsBounded(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.cfg.Queue.MaxDisk = 64 * units.KiB })
+	d.opens(mqtt.QueueLimits{}).Close()
+	d.numbers(1, 200, 1000, 1)
+	d.flush()
+	d.restart()
+	d.numbers(201, 215, 1000, 1)
+	if n := d.owed(); n != 215 {
+		t.Errorf("%d messages are owed after the restart, want all 215", n)
+	}
+	d.numbers(216, 1000, 1000, 1)
+	if n := d.owed(); n < 190 || n > 225 {
+		t.Errorf("%d messages are owed in the end, want those of the restart and an eighth", n)
+	}
+	got := d.takeAll(d.opens(mqtt.QueueLimits{}))
+	wantRun(t, got, 1000-len(got)+1, 1000)
+}
