@@ -47,6 +47,7 @@ type Bridge struct {
 	warned    firsts          // see uplink
 	warnedIn  map[string]bool // see downlink
 	heard     time.Time       // when a server last sent anything; zero: not since the start
+	clockBy   time.Time       // until when what has a time in it waits for the clock; zero: there was no link yet
 	announced string          // last payload of the state topic
 	changed   chan struct{}   // holds one token when there is something to report
 	saidDown  bool            // the log knows
@@ -214,13 +215,14 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 	}
 	defer inbox.Close()
 	b.up(ctx, server)
+	b.beginClockWait()
 	d := b.downlink(l, inbox)
 	d.start(b.refused)
 	defer d.end()
 	defer func() { b.heard = l.heard() }()
 	u := uplink{
 		owes: func() int64 { return b.local.Backlog(places{b.cfg.Name}.inbox()) },
-		cfg:  &b.cfg, server: server, link: l, inbox: inbox, seal: b.sealer.seal, status: b.status, sending: b.sending,
+		cfg:  &b.cfg, server: server, link: l, inbox: inbox, ripe: b.ripe, seal: b.sealer.seal, status: b.status, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
 		local: b.local, suspect: &b.suspect, window: b.newWindow(l),
 		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived),

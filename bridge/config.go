@@ -51,6 +51,11 @@ type Config struct {
 	// of out, whether the gateway is connected. nil: true.
 	Will *bool `yaml:"will"`
 
+	// ClockWait is how long, after a start, messages with a time in them wait at
+	// most for the system's clock to be set, once there is a connection. 0: not
+	// at all.
+	ClockWait units.Duration `yaml:"clock_wait"`
+
 	// PreferFirst is how long the first server must have answered before the
 	// bridge returns to it from another. 0: it stays where it is; nil: 10m.
 	PreferFirst *units.Duration `yaml:"prefer_first"`
@@ -222,6 +227,9 @@ func (c *Config) checkNumbers(p *check.Problems) {
 	}
 	if c.Backoff.Max < c.Backoff.Min {
 		p.Add("backoff.max", "%v is less than backoff.min, %v", c.Backoff.Max, c.Backoff.Min)
+	}
+	if c.ClockWait < 0 {
+		p.Add("clock_wait", "%v is no time to wait; write 1m, or 0 for not at all", c.ClockWait)
 	}
 	if d := time.Duration(*c.PreferFirst); d != 0 && d < minPreferFirst {
 		p.Add("prefer_first", "%v is too short to tell whether the first server is well; write 1s or more, 10m is usual, or 0 for never", d)

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"slices"
@@ -74,6 +75,36 @@ func (s *sealer) seal(d mqtt.Delivery) mqtt.Delivery {
 		d.Properties = e.appendTo(d.Properties)
 	}
 	return d
+}
+
+// ripe waits, over the first connections after a start, until the clock is known
+// to be right, so that d goes with a time that was corrected; not longer than
+// clock_wait in all. It returns false if ctx is done first.
+func (b *Bridge) ripe(ctx context.Context, d mqtt.Delivery) bool {
+	if b.cfg.ClockWait == 0 || !b.sealer.dates(d) || b.sealer.clock.Trusted() {
+		return true
+	}
+	waiting, cancel := context.WithDeadline(ctx, b.clockBy)
+	defer cancel()
+	b.sealer.clock.Await(waiting)
+	return ctx.Err() == nil
+}
+
+// beginClockWait is called with each link. The first begins the wait.
+func (b *Bridge) beginClockWait() {
+	wait := time.Duration(b.cfg.ClockWait)
+	if wait == 0 || !b.clockBy.IsZero() {
+		return
+	}
+	b.clockBy = time.Now().Add(wait)
+	if !b.sealer.clock.Trusted() {
+		b.log.Info("bridge waits for the system's clock to be set before it sends what has a time in it", "at_most", wait)
+	}
+}
+
+// dates reports whether d goes upstream with a time that may be corrected.
+func (s *sealer) dates(d mqtt.Delivery) bool {
+	return s.kind != envelopeNone || bytes.Contains(d.Payload, []byte(behind))
 }
 
 // envelope returns that of d, without the payload.
@@ -179,13 +210,15 @@ func embed(payload []byte) (encoding string, text json.RawMessage) {
 	return "base64", text
 }
 
+// What stands around the time of a reading that may be corrected.
+const (
+	before = `"time":"`
+	behind = `","time_quality":"unsynced"`
+)
+
 // restamp corrects the time of a reading that was stamped before the clock was
 // known to be right, if it is by now.
 func (s *sealer) restamp(payload []byte) []byte {
-	const (
-		before = `"time":"`
-		behind = `","time_quality":"unsynced"`
-	)
 	end := bytes.Index(payload, []byte(behind))
 	if end < 0 {
 		return payload

@@ -33,13 +33,14 @@ type uplink struct {
 	inbox   mqtt.Inbox
 	monitor *monitor
 	log     *slog.Logger
-	owes    func() int64                      // what the inbox has not acknowledged
-	status  string                            // here, of the gateway: the link itself says it upstream; "": it does not
-	seal    func(mqtt.Delivery) mqtt.Delivery // makes what goes upstream of it, but for the topic
-	sending func(mqtt.Delivery, mqtt.Message) // is told what goes upstream, as what
-	warned  *firsts                           // filters whose messages were refused; of the bridge
-	local   mqtt.Publisher                    // takes dead letters
-	suspect *suspect                          // of the bridge
+	owes    func() int64                              // what the inbox has not acknowledged
+	status  string                                    // here, of the gateway: the link itself says it upstream; "": it does not
+	ripe    func(context.Context, mqtt.Delivery) bool // waits for the clock, if there is a time in it; false: not before ctx was done
+	seal    func(mqtt.Delivery) mqtt.Delivery         // makes what goes upstream of it, but for the topic
+	sending func(mqtt.Delivery, mqtt.Message)         // is told what goes upstream, as what
+	warned  *firsts                                   // filters whose messages were refused; of the bridge
+	local   mqtt.Publisher                            // takes dead letters
+	suspect *suspect                                  // of the bridge
 	window  *window
 	pacer   *pacer
 
@@ -141,7 +142,7 @@ func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent
 		u.bury(d, u.suspect.why)
 		return
 	}
-	if from == backlog && !u.pacer.wait(ctx, u.left) || !u.window.enter(ctx.Done(), from) {
+	if !u.ripe(ctx, d) || from == backlog && !u.pacer.wait(ctx, u.left) || !u.window.enter(ctx.Done(), from) {
 		return // it comes again
 	}
 	if o, ok := u.publish(from, d, m, sent); ok && m.QoS == mqtt.AtMostOnce {

@@ -213,6 +213,21 @@ func (c *Clock) Time() (at time.Time, q Quality) {
 	return at, q
 }
 
+// Await returns when the time of day is known to be right, or ctx is done. It asks
+// the system every second.
+func (c *Clock) Await(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for !c.Trusted() {
+		select {
+		case <-tick.C:
+			_ = c.Look() // Run reports what cannot be saved
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Run looks at the system's clock, and saves the time now and then, until ctx is
 // done. It returns what the last try to save it failed with.
 func (c *Clock) Run(ctx context.Context) error {
