@@ -5,7 +5,8 @@ import "sync"
 // seen keeps, over the links of one session, the packet identifiers of what the
 // server sent and has not released: what came at QoS 2 and is safe is not taken
 // again (MQTT 3.1.1, section 4.3.3), and what was cut has no payload. Identifiers
-// have two bytes, which bounds it. A restart of the gateway forgets it.
+// have two bytes, which bounds it. A restart of the gateway forgets it, see
+// TestExactlyOnceOverRestarts for what that costs.
 type seen struct {
 	mu   sync.Mutex
 	safe map[uint16]struct{}

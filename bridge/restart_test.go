@@ -1,0 +1,65 @@
+package bridge
+
+import (
+	"fmt"
+	"maps"
+	"testing"
+	"testing/synctest"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+// What QoS 2 is worth over a restart of the gateway, which forgets the identifiers:
+// an orderly stop acknowledges what is safe, so nothing comes twice; after a kill at
+// most what the server had under way does.
+func TestExactlyOnceOverRestarts(t *testing.T) {
+	const window = 20 // of the server
+	for name, c := range map[string]struct {
+		reads bool // the server still reads what the bridge answers before it ends
+		twice int
+	}{
+		"an orderly stop": {true, 0},
+		"a kill":          {false, window},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k, sent := &kept{}, make(chan struct{}, 1)
+				local := newLocal()
+				local.keep = k.keep
+				received := make(map[uint16]bool) // PUBREC came
+				dial := piped(t, func(n int, _ string, u upstream) {
+					conn := &commander{upstream: u}
+					conn.open(n > 0, 0)
+					before := maps.Clone(received)
+					go func() {
+						for id := uint16(1); id <= window; id++ {
+							if before[id] {
+								conn.release(id)
+								continue
+							}
+							conn.send(2, id, "command/1/a", fmt.Sprint(id), func(p *packets.PublishPacket) { p.Dup = n > 0 })
+						}
+						sent <- struct{}{}
+					}()
+					for p := conn.read(); p != nil; p = conn.read() {
+						if rec, ok := p.(*packets.PubrecPacket); ok && c.reads {
+							received[rec.MessageID] = true
+						}
+					}
+				})
+				r := newRig(t, downConfig(), local, dial).start()
+				<-sent
+				synctest.Wait()
+				r.end()
+				synctest.Wait()
+				r = newRig(t, downConfig(), local, dial).start()
+				<-sent
+				synctest.Wait()
+				r.end()
+				if n := len(k.text()) - window; n != c.twice {
+					t.Errorf("%d of %d messages were published twice, want %d", n, window, c.twice)
+				}
+			})
+		})
+	}
+}
