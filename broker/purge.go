@@ -23,7 +23,7 @@ type Purged struct {
 }
 
 // Purge drops all that the queue called name holds at the moment, but what was sent
-// to a consumer that is there. What is dropped stands in the loss ledger, and is
+// to a consumer that is there, or goes to it past the rest. What is dropped stands in the loss ledger, and is
 // gone for good when Purge returns. Serve has to run. See [Broker.QueueMessages] for
 // the name.
 func (b *Broker) Purge(ctx context.Context, name string) (done Purged, err error) {
@@ -68,16 +68,13 @@ func (s *session) beginPurge(t *turn, upTo uint64) *pass {
 	if s.filling {
 		return nil
 	}
-	p, beyond := s.newPass(t), slices.Clone(s.beyond)
-	if s.link == nil && s.share == nil && !slices.ContainsFunc(beyond, func(a acked) bool { return a.released }) {
+	p := s.newPass(t)
+	if s.link == nil && s.share == nil && !slices.ContainsFunc(s.beyond, func(a acked) bool { return a.released }) {
 		p.from, p.at = s.loaded, s.loaded
 	}
 	p.level, p.judge = nothing, func(it *item) fateOf {
-		switch {
-		case it.seq > upTo:
+		if it.seq > upTo {
 			return enough
-		case slices.ContainsFunc(beyond, func(a acked) bool { return a.seq == it.seq }): // acknowledged, out of order
-			return stays
 		}
 		return lostPurged
 	}

@@ -64,6 +64,7 @@ type session struct {
 	from     uint64  // its queue began behind this place
 	loaded   uint64  // all that is owed up to here is acknowledged, in the window or in ram
 	tail     uint64  // the newest that is owed
+	stuck    uint64  // over its bounds with nothing to give up, when this was tail
 	came     traffic // what it has been owed since the gateway's start, if durable
 	sent     uint64  // the newest that was sent over any connection
 	lastID   uint16

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"tidegate/mqtt"
@@ -21,7 +22,8 @@ type pass struct {
 	at     uint64  // everything up to here was looked at
 	upTo   uint64  // everything up to here was on disk when the pass looked
 	before cuts    // as they were
-	done   []acked // what was not sent, but lost when it was to be
+	acked  []acked // of what lies behind from, delivered past it
+	live   uint64  // nothing up to here is on its way past the backlog
 
 	judge  func(*item) fateOf // what becomes of a message
 	level  uint8              // of what was looked at, afterwards
@@ -96,7 +98,7 @@ func (s *session) wantTrim(t *turn) {
 	if s.trims {
 		return
 	}
-	if reason, _ := s.over(); reason != "" || s.sweeps {
+	if reason, _ := s.over(); reason != "" && s.stuck != s.tail || s.sweeps {
 		s.trims = true
 		t.trim = append(t.trim, s)
 	}
@@ -156,7 +158,7 @@ func (s *session) newPass(t *turn) *pass {
 	s.tally()
 	p := &pass{s: s, t: t, from: max(s.loaded, s.head()), before: slices.Clone(s.cuts), next: never, rows: make(map[lossKey]amount)}
 	p.at = p.from
-	p.done = slices.DeleteFunc(slices.Clone(s.beyond), func(a acked) bool { return a.seq <= p.from })
+	p.acked, p.live = slices.Clone(s.beyond), s.live.below(math.MaxUint64)
 	for filter := range s.subs {
 		p.filters = append(p.filters, filter)
 	}
@@ -201,7 +203,11 @@ func (p *pass) readDisk() error {
 // look notes what becomes of a message, and reports whether to go on. The body of
 // it may be a view.
 func (p *pass) look(it *item, onDisk bool) (goOn bool) {
-	if !p.before.keep(it.seq, it.ordinal) || slices.ContainsFunc(p.done, func(a acked) bool { return a.seq == it.seq }) {
+	if it.seq > p.live {
+		p.ended = true
+		return false
+	}
+	if !p.before.keep(it.seq, it.ordinal) || slices.ContainsFunc(p.acked, func(a acked) bool { return a.has(it.seq) }) {
 		p.at = it.seq
 		return true
 	}
@@ -263,6 +269,9 @@ func (s *session) endPass(p *pass) (goOn bool) {
 	}
 	s.sweepLater(p.t, p.next)
 	reason, _ := s.over()
+	if reason != "" && !progress && caughtUp {
+		s.stuck = s.tail
+	}
 	return reason != "" && (progress || !caughtUp)
 }
 

@@ -403,3 +403,23 @@ func TestInboxThatNobodyOpensIsBounded(t *testing.T) {
 	got := d.takeAll(d.opens(mqtt.QueueLimits{}))
 	wantRun(t, got, 1000-len(got)+1, 1000)
 }
+
+// What is under way may be more than a queue may hold: then what comes is given up at
+// once, and nobody waits.
+func TestBoundsBelowTheWindow(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.cfg.Queue.MaxMessages = 8 })
+	m := d.joins("m", "a", 1)
+	for i := range 40 {
+		if err := d.b.Publish(d.ctx(), mqtt.Message{Topic: "a", Payload: strconv.AppendInt(nil, int64(i), 10), QoS: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var lost int64
+	for _, l := range d.b.Losses() {
+		lost += int64(l.Count)
+	}
+	if queued := d.b.Queues()[0].Messages; queued+lost != 40 || queued > 33 || lost == 0 {
+		t.Errorf("%d are queued, %d lost", queued, lost)
+	}
+	m.wantPublish("a", "0", 1)
+}
