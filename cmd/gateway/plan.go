@@ -125,6 +125,7 @@ func (c *PlanCmd) plan(cfg *Config) plan {
 		p.limit("bridges."+b.Name+".queue.max_disk", b.Queue.MaxDisk, growth, string(b.Queue.Overflow))
 	}
 	p.limit("broker.queue.max_disk", cfg.Broker.Queue.MaxDisk, growth, string(cfg.Broker.Queue.Overflow))
+	p.limit("store.max_size", cfg.Store.MaxSize, growth, "the largest queue gives up by its own policy")
 	return p
 }
 

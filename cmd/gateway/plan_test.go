@@ -78,7 +78,7 @@ bridges:
 	args := []string{"plan", "--config", dir + "/a.yaml", "--rate", "50", "--size", "128B", "--hours", "72"}
 	golden(t, "plan", ok(t, args...))
 	var p plan
-	if err := json.Unmarshal([]byte(ok(t, append(args, "-o", "json")...)), &p); err != nil || p.Messages != 12_960_000 || len(p.Writing) != 2 || len(p.Limits) != 2 || !p.Limits[0].Exceeded {
+	if err := json.Unmarshal([]byte(ok(t, append(args, "-o", "json")...)), &p); err != nil || p.Messages != 12_960_000 || len(p.Writing) != 2 || len(p.Limits) != 3 || !p.Limits[0].Exceeded {
 		t.Errorf("%+v, %v", p, err)
 	}
 	for _, wrong := range [][]string{{"--rate", "0"}, {"--hours", "-1"}, {"--rate", "NaN"}, {"--topic", "0"}, {"--size", "much"}} {
