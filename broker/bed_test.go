@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -127,7 +126,7 @@ func (d *bed) reckon() {
 // others.
 func (s *session) isDone(seq uint64) bool {
 	if s.share == nil {
-		return slices.ContainsFunc(s.beyond, func(a acked) bool { return a.has(seq) })
+		return inAny(s.beyond, seq)
 	}
 	return s.share.hasDrawn(seq) && s.window.findSeq(seq) < 0
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"slices"
 )
 
 // A note is what the store keeps for a session beside its position: version,
@@ -120,3 +121,8 @@ type acked struct {
 
 // has reports whether the message at seq is acknowledged because of a.
 func (a *acked) has(seq uint64) bool { return !a.released && a.from < seq && seq <= a.seq }
+
+// inAny reports whether the message at seq is acknowledged because of one of list.
+func inAny(list []acked, seq uint64) bool {
+	return slices.ContainsFunc(list, func(a acked) bool { return a.has(seq) })
+}

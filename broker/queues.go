@@ -178,11 +178,9 @@ func (s *session) outstanding() (from uint64, done func(*item) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cut := slices.Clone(s.cuts)
+	beyond := slices.Clone(s.beyond)
 	if s.share == nil {
-		beyond := slices.Clone(s.beyond)
-		return s.cursor(), func(it *item) bool {
-			return !cut.keep(it.seq, it.ordinal) || slices.ContainsFunc(beyond, func(a acked) bool { return a.has(it.seq) })
-		}
+		return s.cursor(), func(it *item) bool { return inAny(beyond, it.seq) || !cut.keep(it.seq, it.ordinal) }
 	}
 	out := make(map[uint64]bool) // with a member, or to be passed on again
 	for i := range s.window.len() {

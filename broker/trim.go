@@ -207,7 +207,7 @@ func (p *pass) look(it *item, onDisk bool) (goOn bool) {
 		p.ended = true
 		return false
 	}
-	if !p.before.keep(it.seq, it.ordinal) || slices.ContainsFunc(p.acked, func(a acked) bool { return a.has(it.seq) }) {
+	if !p.before.keep(it.seq, it.ordinal) || inAny(p.acked, it.seq) {
 		p.at = it.seq
 		return true
 	}
