@@ -102,7 +102,7 @@ type allowance struct {
 }
 
 // burst is for how long the rate may be saved up.
-const burst = 100 * time.Millisecond
+const burst = time.Second
 
 // wait returns how long it takes at least until something may go.
 func (a *allowance) wait(now time.Time, arrived uint64) time.Duration {

@@ -228,22 +228,20 @@ func TestABacklogKeepsToItsRate(t *testing.T) {
 	c.u.check()
 }
 
-// A backlog goes upstream as fast as window and round-trip time, or the server,
-// allow. With live_first that costs what is published meanwhile next to nothing, and
-// local traffic neither. Each figure is compared with one of the same run.
+// A backlog goes upstream as fast as window and round-trip time allow. With
+// live_first that costs what is published meanwhile next to nothing. Each figure is
+// compared with one of the same run, over the same network. The full run wants what
+// is promised; the short one, beside other tests, only that nothing stands still.
 func TestCatchingUp(t *testing.T) {
 	leak.Check(t)
+	if !isFull() {
+		testCatchingUp(t, "live_first", 20*time.Millisecond, 8000)
+		return
+	}
 	for _, order := range []string{"in_order", "live_first"} {
-		for _, c := range []struct{ rtt, short, full int }{{0, 20_000, 1_000_000}, {20, 12_000, 1_000_000}, {200, 0, 60_000}} {
-			n := c.short
-			if isFull() {
-				n = c.full
-			}
-			if n == 0 {
-				continue
-			}
+		for _, c := range []struct{ rtt, n int }{{0, 1_000_000}, {20, 300_000}, {200, 30_000}} {
 			t.Run(fmt.Sprintf("%s %d ms", order, c.rtt), func(t *testing.T) {
-				testCatchingUp(t, order, time.Duration(c.rtt)*time.Millisecond, n)
+				testCatchingUp(t, order, time.Duration(c.rtt)*time.Millisecond, c.n)
 			})
 		}
 	}
@@ -268,4 +266,15 @@ func testCatchingUp(t *testing.T, order string, rtt time.Duration, n int) {
 	t.Logf("%d messages: %.0f/s; window / round-trip time is %.0f/s; %.0f %% of the %.0f/s of another client with that window", n, got, maxInflight/rtt.Seconds(), 100*got/other, other)
 	t.Logf("median / p99 / longest, to the server: quiet %v, draining %v", quiet, busy)
 	t.Logf("median / p99 / longest, here: quiet %v, draining %v", quietHere, busyHere)
+	switch {
+	case rtt == 0: // then it is a matter of processor time, which the test needs as well
+	case !isFull():
+		if got < other/3 || busy.p99 > 10*quiet.p99+100*time.Millisecond {
+			t.Errorf("it stands still: %.0f/s, and live messages take %v", got, busy)
+		}
+	case got < other*0.9:
+		t.Errorf("the backlog went upstream at %.0f/s, another client gets %.0f/s", got, other)
+	case order == "live_first" && busy.p99 > 2*quiet.p99:
+		t.Errorf("live messages take %v, and %v without a backlog", busy, quiet)
+	}
 }
