@@ -239,7 +239,7 @@ func TestCatchingUp(t *testing.T) {
 		return
 	}
 	for _, order := range []string{"in_order", "live_first"} {
-		for _, c := range []struct{ rtt, n int }{{0, 1_000_000}, {20, 300_000}, {200, 30_000}} {
+		for _, c := range []struct{ rtt, n int }{{0, 100_000}, {20, 300_000}, {200, 30_000}} {
 			t.Run(fmt.Sprintf("%s %d ms", order, c.rtt), func(t *testing.T) {
 				testCatchingUp(t, order, time.Duration(c.rtt)*time.Millisecond, c.n)
 			})
