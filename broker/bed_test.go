@@ -27,10 +27,12 @@ type bed struct {
 	st   *store.Store
 	stop func()
 
-	handler slog.Handler // of the log; nil: what warns goes to the test's
-	damaged bool         // the test damages what the journal has
-	broken  bool         // the test breaks the store: it is neither closed nor verified with success
-	segment units.Size   // of the journal; 0: the usual one
+	handler   slog.Handler // of the log; nil: what warns goes to the test's
+	snapshots int          // that were made
+
+	damaged bool       // the test damages what the journal has
+	broken  bool       // the test breaks the store: it is neither closed nor verified with success
+	segment units.Size // of the journal; 0: the usual one
 }
 
 // newBed starts a broker; change, if not nil, changes how.

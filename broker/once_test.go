@@ -35,6 +35,28 @@ func (d *bed) crash() {
 	d.start()
 }
 
+// snapshot copies what the disk holds now, while the broker rests in virtual time.
+func (d *bed) snapshot() (dir string) {
+	d.t.Helper()
+	d.snapshots++
+	dir = filepath.Join(filepath.Dir(d.dir), fmt.Sprint("cut", d.snapshots))
+	if err := os.CopyFS(dir, os.DirFS(d.dir)); err != nil {
+		d.t.Fatal(err)
+	}
+	return dir
+}
+
+// goBack starts the broker with a snapshot: what was not committed then is gone.
+func (d *bed) goBack(dir string) {
+	d.t.Helper()
+	d.stop()
+	if err := os.RemoveAll(d.dir); err != nil {
+		d.t.Fatal(err)
+	}
+	d.dir = dir
+	d.start()
+}
+
 func committing(c *committer) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

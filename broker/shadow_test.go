@@ -384,17 +384,9 @@ func (x *shadow) restart() {
 func (x *shadow) cut() {
 	x.count["power cuts"]++
 	x.life.Store(true)
-	dir := filepath.Join(filepath.Dir(x.d.dir), fmt.Sprint(x.count["power cuts"]))
-	if err := os.CopyFS(dir, os.DirFS(x.d.dir)); err != nil {
-		x.t.Fatal(err)
-	}
+	dir := x.d.snapshot()
 	x.gone()
-	x.d.stop()
-	if err := os.RemoveAll(x.d.dir); err != nil {
-		x.t.Fatal(err)
-	}
-	x.d.dir = dir
-	x.d.start()
+	x.d.goBack(dir)
 	x.begin()
 	for _, o := range x.owners {
 		o.resume(true)
