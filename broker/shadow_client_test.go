@@ -99,7 +99,7 @@ func (p *teller) come() {
 			p.c.ack(packet.TypePubrel, u.id)
 			continue
 		}
-		s := p.x.d.b.sessions[p.id]
+		s := p.x.session(p.id)
 		if s.received[u.id] != nil { // the broker has it and knows that
 			p.x.known(u.said)
 			p.send(u, true)

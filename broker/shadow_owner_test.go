@@ -28,7 +28,7 @@ func (o *ower) had(n int) bool {
 }
 
 func (o *ower) come() {
-	_, exists := o.x.d.b.sessions[o.id]
+	exists := o.x.session(o.id) != nil
 	o.c = o.x.call(kept(o.id))
 	if o.c.present != exists {
 		o.x.t.Errorf("%s: session present is %v", o.id, o.c.present)
@@ -241,7 +241,7 @@ func (o *ower) next(n int, at time.Time) *debt {
 		case d.m.n == n && o.mayGo(d, at) == "":
 			return d
 		case d.m.n == n: // perhaps it is gone, and this is a copy that was published again
-			if _, here := o.x.d.b.sessions[o.id].holds()[d.m.seq]; here {
+			if _, here := o.x.session(o.id).holds()[d.m.seq]; here {
 				return d
 			}
 		case o.mayGo(d, at) == "" && !d.unsure:
@@ -280,7 +280,7 @@ func (o *ower) startAnew() {
 	}
 	o.drop()
 	synctest.Wait()
-	o.compare(o.x.d.b.sessions[o.id])
+	o.compare(o.x.session(o.id))
 	o.loseAll()
 	_ = o.x.call(clean(o.id)).Close()
 	synctest.Wait()
@@ -387,7 +387,7 @@ func (o *ower) lose(d *debt, reason string) {
 // nobody was promised may be missing, and what was acknowledged, or lost, without
 // the disk may be owed again.
 func (o *ower) resume(afterCut bool) {
-	s := o.x.d.b.sessions[o.id]
+	s := o.x.session(o.id)
 	if s == nil {
 		o.x.t.Fatalf("the session of %s is gone", o.id)
 	}

@@ -347,6 +347,13 @@ func (x *shadow) visit() {
 	}
 }
 
+// session returns what the broker has of a client, nil if nothing.
+func (x *shadow) session(id string) *session {
+	x.d.b.mu.Lock()
+	defer x.d.b.mu.Unlock()
+	return x.d.b.sessions[id]
+}
+
 // gone makes all clients lose their connections.
 func (x *shadow) gone() {
 	if x.guest != nil {
@@ -405,7 +412,7 @@ func (x *shadow) begin() {
 // which ones if some may have expired, or all of it.
 func (x *shadow) check(all bool) {
 	for _, o := range x.owners {
-		s := x.d.b.sessions[o.id]
+		s := x.session(o.id)
 		if s == nil {
 			x.t.Fatalf("the session of %s is gone", o.id)
 		}
