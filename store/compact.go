@@ -39,14 +39,15 @@ func (s *Store) Run(ctx context.Context, owed func() Owed) {
 	defer tick.Stop()
 	failed := false
 	for {
+		wanted := failed
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.soon:
-			failed = true // it is wanted, whether or not a queue has moved
+			wanted = true // whether or not a queue has moved
 		case <-tick.C:
 		}
-		if !s.moved.Swap(false) && !failed {
+		if !s.moved.Swap(false) && !wanted {
 			continue
 		}
 		_, err := s.Compact(ctx, owed())
