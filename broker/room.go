@@ -29,12 +29,12 @@ func margin(bound int64) int64 { return bound / 16 }
 
 // over returns how many bytes have to be given up, and why no messages may be
 // written, if so. Where the system does not tell what is free, only the size counts.
-func (c *committer) over() (bytes int64, reason error) {
+func (c *committer) over(t *turn) (bytes int64, reason error) {
 	b := c.disk.bounds
 	sp, err := c.store.Space()
 	if used := sp.Used(); b.maxSize > 0 {
 		bytes = used - b.maxSize + margin(b.maxSize)
-		if used > b.maxSize {
+		if used > b.maxSize && t.b.holds() { // else it is the newest file, which goes when another one is begun
 			reason = fmt.Errorf("the data directory holds %s, store.max_size is %v", inMiB(used), units.Size(b.maxSize))
 		}
 	}
@@ -59,8 +59,10 @@ func (c *committer) admit(t *turn) error {
 	if refused && t.now < next {
 		return before
 	}
-	bytes, reason := c.over()
-	c.tight.Store(reason != nil)
+	bytes, reason := c.over(t)
+	if was := c.tight.Swap(reason != nil); was && reason == nil {
+		t.b.reopen()
+	}
 	if bytes <= 0 {
 		c.disk.asked = 0
 		return nil
@@ -86,20 +88,46 @@ func (c *committer) withhold(t *turn, err error, refused bool) {
 	c.report(err)
 }
 
+// reopen lets those go on who were refused only because the store was full.
+func (b *Broker) reopen() {
+	for _, s := range b.durables() {
+		s.mu.Lock()
+		s.gauge()
+		s.mu.Unlock()
+	}
+}
+
+// holds reports whether any queue has something on disk.
+func (b *Broker) holds() bool {
+	for _, s := range b.durables() {
+		b.commit.mu.Lock()
+		n := s.stored.n
+		b.commit.mu.Unlock()
+		if n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// durables returns all sessions that have a queue on disk.
+func (b *Broker) durables() (list []*session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.queues {
+		list = append(list, s)
+	}
+	return list
+}
+
 // giveUp has the session that has the most on disk, of those whose policy lets them,
 // give up so many bytes.
 func (b *Broker) giveUp(t *turn, bytes int64) {
-	b.mu.Lock()
-	sessions := make([]*session, 0, len(b.queues))
-	for _, s := range b.queues {
-		sessions = append(sessions, s)
-	}
-	b.mu.Unlock()
 	var (
 		most *session
 		held int64
 	)
-	for _, s := range sessions {
+	for _, s := range b.durables() {
 		if n := s.mayGive(); n > held {
 			most, held = s, n
 		}
@@ -118,7 +146,7 @@ func (b *Broker) giveUp(t *turn, bytes int64) {
 func (s *session) mayGive() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.bounds.Overflow != mqtt.DropOldest {
+	if s.gone || s.bounds.Overflow != mqtt.DropOldest && s.bounds.Overflow != mqtt.Thin {
 		return 0
 	}
 	s.b.commit.mu.Lock()

@@ -116,3 +116,41 @@ func TestFullStoreWithNothingToGiveUpRefuses(t *testing.T) {
 		t.Errorf("log: %s", log.String())
 	}
 }
+
+// A queue that refuses messages because the store is full takes them again when
+// there is room, though nothing of its own has changed.
+func TestRefusingQueueOpensWhenTheStoreHasRoom(t *testing.T) {
+	d, _ := roomBed(t, units.MiB/2, store.MinSegment)
+	d.owe("other", mqtt.QueueLimits{Overflow: mqtt.DropNewest})
+	d.owe("keeper", mqtt.QueueLimits{Overflow: mqtt.Reject})
+	n := 0
+	for ; !d.b.commit.tight.Load(); n++ {
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "other", Payload: make([]byte, 1000), QoS: 1}, nil); err != nil || n > 4000 {
+			t.Fatalf("after %d messages the store is not full, %v", n, err)
+		}
+		<-time.After(100 * time.Microsecond) // some time for the disk
+	}
+	kept := make(chan error, 2)
+	ctx := d.ctx()
+	for range 2 { // the second finds the queue closed by the first
+		go func() { kept <- d.b.Publish(ctx, mqtt.Message{Topic: "keeper", Payload: make([]byte, 1000), QoS: 1}) }()
+		<-time.After(10 * time.Millisecond)
+	}
+	in, err := d.b.OpenInbox(ctx, "other", mqtt.InboxOptions{MaxInflight: 10, Queue: mqtt.QueueLimits{Overflow: mqtt.DropNewest}}, mqtt.Subscription{Filter: "other", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d.b.Backlog("other") > 0 {
+		m, err := in.Recv(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Ack(m.Seq)
+	}
+	in.Close()
+	for range 2 {
+		if err := <-kept; err != nil {
+			t.Errorf("a message that waited: %v", err)
+		}
+	}
+}
