@@ -10,9 +10,9 @@ import (
 // which 20 live ones went: 10 are acknowledged, 5 sent, 5 wait.
 func pastABacklog(t *testing.T, d *bed) (in mqtt.Inbox) {
 	t.Helper()
-	liveInbox(t, d, 20).Close()
+	liveInbox(t, d, 20, mqtt.QueueLimits{}).Close()
 	number(t, d, 0, 300)
-	in = liveInbox(t, d, 20)
+	in = liveInbox(t, d, 20, mqtt.QueueLimits{})
 	take(t, d, in.Recv, 0, 5) // and one more is on its way
 	for n := 300; n < 320; n++ {
 		number(t, d, n, n+1)
@@ -32,7 +32,7 @@ func TestPurgeOfABacklogThatLiveMessagesPassed(t *testing.T) {
 		purge(t, d, "up", 294, 16)
 		interrupt()
 		in.Close()
-		in = liveInbox(t, d, 20)
+		in = liveInbox(t, d, 20, mqtt.QueueLimits{})
 		ackAll(in, take(t, d, in.Recv, 0, 6))
 		ackAll(in, take(t, d, in.Recv, 310, 320))
 		if n := d.b.Backlog("up"); n != 0 {
@@ -55,7 +55,7 @@ func TestBoundsOfABacklogThatLiveMessagesPassed(t *testing.T) {
 		}
 		interrupt()
 		in.Close()
-		in = liveInbox(t, d, 20)
+		in = liveInbox(t, d, 20, mqtt.QueueLimits{})
 		ackAll(in, take(t, d, in.Recv, 0, 6))
 		ackAll(in, take(t, d, in.Recv, 310, 321))
 		if n := d.b.Backlog("up"); n != 0 {
