@@ -40,7 +40,7 @@ func TestStartTime(t *testing.T) {
 		if took[2] > time.Second {
 			t.Errorf("with %d bytes in the journal the gateway is ready after %v", size, took[2])
 		}
-		g.process.end(os.Kill)
+		g.kill()
 		os.RemoveAll(g.data)
 	}
 }
