@@ -2,6 +2,7 @@ package broker
 
 import (
 	"math/bits"
+	"slices"
 
 	"tidegate/mqtt"
 )
@@ -82,6 +83,9 @@ func (q *queue[T]) push(v T) {
 	}
 	q.list = append(q.list, v)
 }
+
+// grow makes room for n more.
+func (q *queue[T]) grow(n int) { q.list = slices.Grow(q.list, n) }
 
 func (q *queue[T]) pop() T {
 	var zero T

@@ -82,6 +82,9 @@ func (r *retained) match(filter string, now int64) []retainedMessage {
 		}
 		return found
 	}
+	if filter == "#" {
+		found = make([]retainedMessage, 0, len(r.list))
+	}
 	for topic, m := range r.list {
 		if mqtt.Match(filter, topic) && !m.body.expired(now) {
 			found = append(found, m)
@@ -179,23 +182,24 @@ func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
 	if sub.Filter[0] == '$' {
 		found = append(found, b.sysRetained.match(sub.Filter, t.now)...)
 	}
+	offered := found[:0]
 	for _, m := range found {
-		if !s.mayRead(string(m.body.topic())) {
-			continue
-		}
-		q := min(m.qos, sub.QoS)
+		m.qos = min(m.qos, sub.QoS)
 		if m.body.at != 0 {
 			m.body.at = max(t.now, 1) // it is owed from now on
 		}
-		it := item{body: m.body, qos: q, retain: true, ids: ids}
-		if q != mqtt.AtMostOnce && s.refuses.Load() {
+		it := item{body: m.body, qos: m.qos, retain: true, ids: ids}
+		switch {
+		case !s.mayRead(string(m.body.topic())):
+		case m.qos != mqtt.AtMostOnce && s.refuses.Load():
 			s.turnAway(&it)
-		} else if q != mqtt.AtMostOnce && s.durable() {
+		case m.qos != mqtt.AtMostOnce && s.durable():
 			b.oweOne(t, s, it)
-		} else {
-			s.offerRetained(t, replay{m.body, q, ids})
+		default:
+			offered = append(offered, m)
 		}
 	}
+	s.offerRetained(t, offered, ids)
 }
 
 // oweOne owes one durable session a message that others have got before.
@@ -218,20 +222,23 @@ func (s *session) oweLocked(t *turn, it item) {
 	c.settle(t, rec, waiter{})
 }
 
-// offerRetained queues a retained message that is not owed durably. The list
+// offerRetained queues retained messages that are not owed durably. The list
 // holds no copies, and the session takes from it as its window and its connection
 // allow.
-func (s *session) offerRetained(t *turn, r replay) {
+func (s *session) offerRetained(t *turn, list []retainedMessage, ids []uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.link == nil {
 		return
 	}
-	s.replay.push(r)
-	s.tally()
+	s.replay.grow(len(list))
+	for _, m := range list {
+		s.replay.push(replay{m.body, m.qos, ids})
+	}
 	if s.replay.len() > 2*s.b.retained.count()+100 {
 		s.thinReplay()
 	}
+	s.tally()
 	s.pump(t)
 }
 
