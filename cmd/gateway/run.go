@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 )
@@ -54,6 +55,7 @@ func (c *RunCmd) Run(ctx context.Context, std stdio) (err error) {
 		for _, a := range addrs {
 			fmt.Fprintln(std.Out, "listening on", a)
 		}
+		debug.FreeOSMemory() // what the start took
 		fmt.Fprintln(std.Out, "ready")
 	})
 }
