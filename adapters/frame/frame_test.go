@@ -41,6 +41,7 @@ func TestLines(t *testing.T) {
 		"empty lines are skipped":     {"\n\n\r\n\ra\n\n", []string{"a"}},
 		"a line without an end waits": {"a\nb", []string{"a"}},
 		"exactly the limit":           {"12345678\n", []string{"12345678"}},
+
 		"over the limit is dropped up to its end":          {"123456789\nb\n", []string{"!", "b"}},
 		"a long one counts once":                           {strings.Repeat("x", 100) + "\nb\n", []string{"!", "b"}},
 		"a long one that has not ended yet":                {strings.Repeat("x", 100), []string{"!"}},
