@@ -14,8 +14,13 @@ import (
 
 // BackupCmd copies the data directory.
 type BackupCmd struct {
-	storeFlags `embed:""`
-	File       string `arg:"" help:"Archive to make, or - for standard output."`
+	storeFlags
+	File string
+}
+
+func (c *BackupCmd) define(p *params) {
+	c.storeFlags.define(p)
+	p.arg(&c.File, "FILE", "Archive to make, or - for standard output.")
 }
 
 // Help is shown by --help.

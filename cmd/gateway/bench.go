@@ -16,38 +16,79 @@ import (
 
 // BenchCmd measures a broker of this machine.
 type BenchCmd struct {
-	outputFlag `embed:""`
+	outputFlag
 
-	Scenario string         `arg:"" help:"p2p, fanout, fanin, wildcard, retained, conns or offline."`
-	Addr     string         `default:"127.0.0.1:1883" placeholder:"HOST:PORT" help:"Broker, at a loopback address."`
-	Version  packet.Version `name:"v" short:"v" default:"4" placeholder:"4|5" help:"MQTT 3.1.1 (4) or 5."`
-	QoS      mqtt.QoS       `name:"qos" short:"q" default:"1" placeholder:"0|1|2" help:"Quality of service (default 1)."`
-	Size     int            `short:"s" default:"128" placeholder:"BYTES" help:"Of a payload (default 128)."`
+	Scenario string
+	Addr     string
+	Version  packet.Version
+	QoS      mqtt.QoS
+	Size     int
 
-	N       int     `name:"n" short:"n" default:"10" placeholder:"N" help:"Clients of each kind, or retained topics (default 10)."`
-	Count   int     `default:"100000" placeholder:"N" help:"Messages, over all publishers (default 100000)."`
-	Rate    float64 `placeholder:"N" help:"Messages a second, over all publishers (default: no limit)."`
-	Window  int     `default:"100" placeholder:"N" help:"Unacknowledged messages of a publisher (default 100)."`
-	E2E     int     `name:"e2e" placeholder:"N" help:"Outstanding deliveries of a publisher (default: no limit)."`
-	Pubs    int     `default:"4" placeholder:"N" help:"Publishers of wildcard (default 4)."`
-	Filters int     `default:"1000" placeholder:"N" help:"Subscriptions of wildcard (default 1000)."`
-	Stall   bool    `help:"Subscribers stop reading until all is published."`
+	N       int
+	Count   int
+	Rate    float64
+	Window  int
+	E2E     int
+	Pubs    int
+	Filters int
+	Stall   bool
 
-	Time    time.Duration `default:"15s" placeholder:"TIME" help:"Limit of the publishing (default 15s)."`
-	Drain   time.Duration `default:"3s" placeholder:"TIME" help:"Lost is what has not come after so long without a delivery (default 3s)."`
-	Timeout time.Duration `default:"15s" placeholder:"TIME" help:"Limit of a connect or subscribe (default 15s)."`
+	Time    time.Duration
+	Drain   time.Duration
+	Timeout time.Duration
 
-	Keepalive int           `default:"60" placeholder:"SECONDS" help:"Keep alive (default 60)."`
-	Hold      time.Duration `default:"10s" placeholder:"TIME" help:"How long conns holds its connections (default 10s)."`
-	Sources   int           `default:"4" placeholder:"N" help:"Local addresses of conns, from 127.0.0.2 on (default 4)."`
+	Keepalive int
+	Hold      time.Duration
+	Sources   int
 
-	Kill   string        `placeholder:"KILL|TERM" help:"offline: end the broker by a signal once all is published, and start it again."`
-	Settle time.Duration `placeholder:"TIME" help:"offline: wait so long before that."`
+	Kill   string
+	Settle time.Duration
 
-	PID       int    `name:"pid" placeholder:"N" help:"Process to measure."`
-	BrokerCmd string `placeholder:"COMMAND" help:"Starts the broker in the foreground for the run."`
-	BrokerLog string `placeholder:"FILE" help:"For what that broker prints."`
-	Procs     int    `default:"1" placeholder:"N" help:"Threads of the load itself (default 1)."`
+	PID       int
+	BrokerCmd string
+	BrokerLog string
+	Procs     int
+}
+
+func (c *BenchCmd) define(p *params) {
+	c.outputFlag.define(p)
+	p.arg(&c.Scenario, "SCENARIO", "p2p, fanout, fanin, wildcard, retained, conns or offline.")
+	c.defineBroker(p)
+	c.defineLoad(p)
+	c.defineLimits(p)
+}
+
+func (c *BenchCmd) defineBroker(p *params) {
+	p.StringVar(&c.Addr, "addr", "127.0.0.1:1883", "`HOST:PORT` of the broker, which is of this machine.")
+	p.IntVar(&c.PID, "pid", 0, "`NUMBER` of the process to measure.")
+	p.StringVar(&c.BrokerCmd, "broker-cmd", "", "Start the broker in the foreground for the run, with this `COMMAND`.")
+	p.StringVar(&c.BrokerLog, "broker-log", "", "`FILE` for what that broker prints.")
+	p.StringVar(&c.Kill, "kill", "", "offline: end the broker by the signal `KILL|TERM` once all is published, and start it again.")
+	p.DurationVar(&c.Settle, "settle", 0, "offline: wait this `TIME` before that.")
+}
+
+func (c *BenchCmd) defineLoad(p *params) {
+	p.Uint8VarP((*byte)(&c.Version), "v", "v", 4, "`VERSION` of MQTT: 4 (which is 3.1.1) or 5.")
+	p.Uint8VarP((*byte)(&c.QoS), "qos", "q", 1, "Quality of service, `0|1|2`.")
+	p.IntVarP(&c.Size, "size", "s", 128, "`BYTES` of a payload.")
+	p.IntVarP(&c.N, "n", "n", 10, "`NUMBER` of clients of each kind, or of retained topics.")
+	p.IntVar(&c.Count, "count", 100000, "`NUMBER` of messages, over all publishers.")
+	p.Float64Var(&c.Rate, "rate", 0, "`NUMBER` of messages a second, over all publishers. Default: no limit.")
+	p.IntVar(&c.Window, "window", 100, "`NUMBER` of unacknowledged messages of a publisher.")
+	p.IntVar(&c.E2E, "e2e", 0, "`NUMBER` of outstanding deliveries of a publisher. Default: no limit.")
+	p.IntVar(&c.Pubs, "pubs", 4, "`NUMBER` of publishers of wildcard.")
+	p.IntVar(&c.Filters, "filters", 1000, "`NUMBER` of subscriptions of wildcard.")
+	p.BoolVar(&c.Stall, "stall", false, "Subscribers stop reading until all is published.")
+	p.IntVar(&c.Procs, "procs", 1, "`THREADS` of the load itself.")
+}
+
+func (c *BenchCmd) defineLimits(p *params) {
+	p.DurationVar(&c.Time, "time", 15*time.Second, "`TIME` that the publishing may take.")
+	p.DurationVar(&c.Drain, "drain", 3*time.Second, "Lost is what has not come after this `TIME` without a delivery.")
+	p.DurationVar(&c.Timeout, "timeout", 15*time.Second, "`TIME` that a connect or subscribe may take.")
+	p.IntVar(&c.Keepalive, "keepalive", 60, "`SECONDS` of the keep alive.")
+	p.DurationVar(&c.Hold, "hold", 10*time.Second, "`TIME` that conns holds its connections.")
+	p.IntVar(&c.Sources, "sources", 4, "`NUMBER` of local addresses of conns, from 127.0.0.2 on.")
 }
 
 // Help is shown by --help.

@@ -11,10 +11,17 @@ import (
 
 // BridgeMapCmd shows what the rules of a bridge make of topics.
 type BridgeMapCmd struct {
-	configFlag `embed:""`
-	outputFlag `embed:""`
-	Name       string `arg:"" help:"Name of the bridge."`
-	Topic      string `arg:"" optional:"" help:"Topic of a message. Default: show what each rule does."`
+	configFlag
+	outputFlag
+	Name  string
+	Topic string
+}
+
+func (c *BridgeMapCmd) define(p *params) {
+	c.configFlag.define(p)
+	c.outputFlag.define(p)
+	p.arg(&c.Name, "BRIDGE", "Name of the bridge.")
+	p.optional(&c.Topic, "TOPIC", "Topic of a message. Default: show what each rule does.")
 }
 
 // Help is shown by --help.

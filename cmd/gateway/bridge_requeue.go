@@ -11,9 +11,15 @@ import (
 
 // BridgeRequeueCmd puts dead letters back.
 type BridgeRequeueCmd struct {
-	storeFlags `embed:""`
-	outputFlag `embed:""`
-	Name       string `arg:"" help:"Bridge."`
+	storeFlags
+	outputFlag
+	Name string
+}
+
+func (c *BridgeRequeueCmd) define(p *params) {
+	c.storeFlags.define(p)
+	c.outputFlag.define(p)
+	p.arg(&c.Name, "BRIDGE", "Name of the bridge.")
 }
 
 // Help is shown by --help.

@@ -11,10 +11,17 @@ import (
 
 // BridgeTestCmd tries the servers of a bridge.
 type BridgeTestCmd struct {
-	configFlag `embed:""`
-	outputFlag `embed:""`
-	Topic      string `help:"Topic upstream of the echo. Default: gateway/NAME/test under the bridge's prefix."`
-	Name       string `arg:"" help:"Name of the bridge."`
+	configFlag
+	outputFlag
+	Topic string
+	Name  string
+}
+
+func (c *BridgeTestCmd) define(p *params) {
+	c.configFlag.define(p)
+	c.outputFlag.define(p)
+	p.StringVar(&c.Topic, "topic", "", "`TOPIC` upstream of the echo. Default: gateway/NAME/test under the bridge's prefix.")
+	p.arg(&c.Name, "BRIDGE", "Name of the bridge.")
 }
 
 // Help is shown by --help.

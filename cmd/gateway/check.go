@@ -10,7 +10,11 @@ import (
 
 // configFlag is the --config flag.
 type configFlag struct {
-	Config string `placeholder:"FILE" help:"Configuration file. Default: $$TIDEGATE_CONFIG, then /etc/tidegate/tidegate.yaml, then the built-in configuration."`
+	Config string
+}
+
+func (f *configFlag) define(p *params) {
+	p.StringVar(&f.Config, "config", "", "Configuration `FILE`. Default: $TIDEGATE_CONFIG, then /etc/tidegate/tidegate.yaml, then the built-in configuration.")
 }
 
 // load reads the configuration that the flag asks for.
@@ -18,7 +22,7 @@ func (f configFlag) load() (*Config, error) { return Load(locate(f.Config)) }
 
 // CheckCmd finds every mistake in a configuration.
 type CheckCmd struct {
-	configFlag `embed:""`
+	configFlag
 }
 
 // Help is shown by --help.
@@ -45,8 +49,13 @@ func (c *CheckCmd) Run(_ context.Context, std stdio) error {
 
 // ConfigCmd prints the effective configuration.
 type ConfigCmd struct {
-	configFlag `embed:""`
-	Output     string `short:"o" enum:"yaml,json" default:"yaml" placeholder:"FORMAT" help:"yaml or json."`
+	configFlag
+	Output string
+}
+
+func (c *ConfigCmd) define(p *params) {
+	c.configFlag.define(p)
+	chosen(p, &c.Output, "output", "o", "How to print it.", "yaml", "json")
 }
 
 // Help is shown by --help.

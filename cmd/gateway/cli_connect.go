@@ -25,17 +25,30 @@ const (
 // connectFlags say how to reach a broker. Names are those of mosquitto_pub and
 // mosquitto_sub.
 type connectFlags struct {
-	Host     string `short:"h" default:"localhost" help:"Broker to connect to."`
-	Port     uint16 `short:"p" default:"1883" help:"Port of the broker."`
-	Username string `short:"u" placeholder:"NAME" help:"User name."`
-	Password string `short:"P" name:"pw" placeholder:"PASSWORD" help:"Password."`
-	ID       string `short:"i" placeholder:"ID" help:"Client id. Default: the broker chooses one."`
-	Protocol string `short:"V" name:"protocol-version" enum:"mqttv5,mqttv311,mqttv31,5,311,31" default:"mqttv311" placeholder:"VERSION" help:"mqttv5, mqttv311 or mqttv31."`
+	Host     string
+	Port     uint16
+	Username string
+	Password string
+	ID       string
+	Protocol string
+}
+
+func (f *connectFlags) define(p *params) {
+	p.StringVarP(&f.Host, "host", "h", "localhost", "`HOST` of the broker.")
+	p.Uint16VarP(&f.Port, "port", "p", 1883, "`PORT` of the broker.")
+	p.StringVarP(&f.Username, "username", "u", "", "User `NAME`.")
+	p.StringVarP(&f.Password, "pw", "P", "", "`PASSWORD` of the user.")
+	p.StringVarP(&f.ID, "id", "i", "", "Client `ID`. Default: the broker chooses one.")
+	chosen(p, &f.Protocol, "protocol-version", "V", "`VERSION` of MQTT: mqttv5, mqttv311 or mqttv31.", "mqttv311", "mqttv5", "mqttv31", "5", "311", "31")
 }
 
 // qosFlag is the -q flag.
 type qosFlag struct {
-	QoS byte `short:"q" name:"qos" enum:"0,1,2" default:"0" placeholder:"QOS" help:"Quality of service: 0, 1 or 2."`
+	QoS byte
+}
+
+func (f *qosFlag) define(p *params) {
+	chosen(p, &f.QoS, "qos", "q", "Quality of service.", 0, 1, 2)
 }
 
 func (f qosFlag) level() mqtt.QoS { return mqtt.QoS(f.QoS) }

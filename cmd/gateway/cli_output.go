@@ -4,7 +4,11 @@ import "encoding/json"
 
 // outputFlag is the -o flag of commands that print data.
 type outputFlag struct {
-	Output string `short:"o" enum:"text,json" default:"text" placeholder:"FORMAT" help:"text or json."`
+	Output string
+}
+
+func (f *outputFlag) define(p *params) {
+	chosen(p, &f.Output, "output", "o", "How to print it.", "text", "json")
 }
 
 // printJSON writes v for programs.

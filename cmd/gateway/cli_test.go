@@ -7,7 +7,6 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -46,17 +45,16 @@ func callWith(ctx context.Context, in string, args ...string) (code int, out, er
 	return code, o.String(), e.String()
 }
 
-// commandNames are the names in [commands].
+// commandNames are the names in [tree].
 func commandNames() []string {
 	var list []string
-	for i := range reflect.TypeFor[commands]().NumField() {
-		list = append(list, strings.ToLower(reflect.TypeFor[commands]().Field(i).Name))
+	for _, c := range tree(func(command) {}).Commands() {
+		list = append(list, c.Name())
 	}
 	return list
 }
 
 func TestHelp(t *testing.T) {
-	t.Setenv("COLUMNS", "80")
 	code, out, errOut := call(t, "--help")
 	if code != exitDone || errOut != "" {
 		t.Errorf("--help ends with %d and says %q", code, errOut)
@@ -90,16 +88,21 @@ func TestExitCodes(t *testing.T) {
 		{"config --config " + bad, exitUsage, badText},
 		{"check --config /nowhere.yaml", exitUsage, "/nowhere.yaml: there is no such file\n"},
 		{"", exitUsage, "tidegate: say what to do (see: tidegate --help)\n"},
-		{"-h", exitUsage, "tidegate: unknown flag -h (see: tidegate --help)\n"},
+		{"-x", exitUsage, "tidegate: unknown shorthand flag: 'x' in -x (see: tidegate --help)\n"},
+		{"queue", exitUsage, "tidegate: say what to do (see: tidegate queue --help)\n"},
+		{"queue lst", exitUsage, `tidegate: unexpected argument lst, did you mean "list"? (see: tidegate queue --help)` + "\n"},
+		{"queue dump", exitUsage, "tidegate: NAME is missing (see: tidegate queue dump --help)\n"},
+		{"pub -t", exitUsage, "tidegate: flag needs an argument: 't' in -t (see: tidegate pub --help)\n"},
+		{"sub", exitUsage, `tidegate: required flag(s) "topic" not set (see: tidegate sub --help)` + "\n"},
 		{"chekc", exitUsage, `tidegate: unexpected argument chekc, did you mean "check"? (see: tidegate --help)` + "\n"},
 		{"check --confg x", exitUsage, `tidegate: unknown flag --confg, did you mean "--config"? (see: tidegate check --help)` + "\n"},
 		{"check x", exitUsage, "tidegate: unexpected argument x (see: tidegate check --help)\n"},
-		{"version -o yaml", exitUsage, `tidegate: --output must be one of "text","json" but got "yaml" (see: tidegate version --help)` + "\n"},
-		{"pub -m x", exitUsage, "tidegate: missing flags: --topic=TOPIC (see: tidegate pub --help)\n"},
+		{"version -o yaml", exitUsage, `tidegate: invalid argument "yaml" for "-o, --output" flag: it is text or json (see: tidegate version --help)` + "\n"},
+		{"pub -m x", exitUsage, "tidegate: say where to publish with -t (see: tidegate pub --help)\n"},
 		{"pub -t a", exitUsage, "tidegate: say what to publish with -m, -n, -l, -s or -f (see: tidegate pub --help)\n"},
-		{"pub -t a -m x -n", exitUsage, "tidegate: --message and --null-message can't be used together (see: tidegate pub --help)\n"},
+		{"pub -t a -m x -n", exitUsage, "tidegate: only one of -m, -n, -l, -s, -f and --json-lines can be used (see: tidegate pub --help)\n"},
 		{"pub -t a/# -n", exitUsage, "tidegate: invalid topic: \"a/#\" has the wildcard '#', which only a filter may have (see: tidegate pub --help)\n"},
-		{"pub -t a -n -q 3", exitUsage, `tidegate: --qos must be one of "0","1","2" but got "3" (see: tidegate pub --help)` + "\n"},
+		{"pub -t a -n -q 3", exitUsage, `tidegate: invalid argument "3" for "-q, --qos" flag: it is 0, 1 or 2 (see: tidegate pub --help)` + "\n"},
 		{"sub -t a#", exitUsage, `tidegate: invalid topic: "a#" has a wildcard beside other characters in the level "a#" (see: tidegate sub --help)` + "\n"},
 		{"sub -t a -c", exitUsage, "tidegate: --disable-clean-session needs --id, or the session could not be found again (see: tidegate sub --help)\n"},
 		{"pub -t a -f /nowhere", exitFailed, "tidegate: read the message: open /nowhere: no such file or directory\n"},

@@ -24,8 +24,13 @@ import (
 
 // storeFlags say which gateway's data a command is about.
 type storeFlags struct {
-	configFlag `embed:""`
-	DataDir    string `name:"data-dir" placeholder:"DIR" help:"Data directory. Default: gateway.data_dir of the configuration."`
+	configFlag
+	DataDir string
+}
+
+func (f *storeFlags) define(p *params) {
+	f.configFlag.define(p)
+	p.StringVar(&f.DataDir, "data-dir", "", "Data `DIR`ectory. Default: gateway.data_dir of the configuration.")
 }
 
 // dir returns the data directory.

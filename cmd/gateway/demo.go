@@ -10,7 +10,11 @@ import (
 
 // DemoCmd plays the whole story without hardware.
 type DemoCmd struct {
-	For time.Duration `placeholder:"30s" help:"End by itself after this time; exit code 0 only if nothing was lost."`
+	For time.Duration
+}
+
+func (c *DemoCmd) define(p *params) {
+	p.DurationVar(&c.For, "for", 0, "End by itself after this `TIME`; exit code 0 only if nothing was lost.")
 }
 
 // Help is shown by --help.

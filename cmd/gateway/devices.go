@@ -12,7 +12,7 @@ import (
 
 // DevicesCmd lists serial ports.
 type DevicesCmd struct {
-	outputFlag `embed:""`
+	outputFlag
 }
 
 // Help is shown by --help.

@@ -11,7 +11,11 @@ import (
 
 // ImportCmd turns a mosquitto.conf into a configuration.
 type ImportCmd struct {
-	File string `arg:"" help:"mosquitto.conf to read; - is standard input."`
+	File string
+}
+
+func (c *ImportCmd) define(p *params) {
+	p.arg(&c.File, "FILE", "mosquitto.conf to read; - is standard input.")
 }
 
 // Help is shown by --help.

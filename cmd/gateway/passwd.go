@@ -15,9 +15,15 @@ import (
 
 // PasswdCmd changes a password file.
 type PasswdCmd struct {
-	File   string `arg:"" help:"Password file, made if it does not exist."`
-	User   string `arg:"" help:"User to add or change."`
-	Delete bool   `short:"D" help:"Delete the user instead."`
+	File   string
+	User   string
+	Delete bool
+}
+
+func (c *PasswdCmd) define(p *params) {
+	p.BoolVarP(&c.Delete, "delete", "D", false, "Delete the user instead.")
+	p.arg(&c.File, "FILE", "Password file, made if it does not exist.")
+	p.arg(&c.User, "USER", "User to add or change.")
 }
 
 // Help is shown by --help.

@@ -55,7 +55,7 @@ func TestPasswdRefuses(t *testing.T) {
 		{"\nx\n", []string{file, "a"}, exitFailed, "tidegate: there is no password in the first line of the input\n"},
 		{strings.Repeat("x", maxPasswordLine+1), []string{file, "a"}, exitFailed, "tidegate: the first line of the input is too long to be a password\n"},
 		{"x", []string{file, "a:b"}, exitUsage, "tidegate: the user name \"a:b\" has a colon, which ends the name in a password file (see: tidegate passwd --help)\n"},
-		{"x", []string{file}, exitUsage, "tidegate: expected \"<user>\" (see: tidegate passwd --help)\n"},
+		{"x", []string{file}, exitUsage, "tidegate: USER is missing (see: tidegate passwd --help)\n"},
 		{"", []string{"-D", file, "a"}, exitFailed, "tidegate: delete user \"a\" from " + file + ": there is no such user\n"},
 	}
 	for _, c := range cases {

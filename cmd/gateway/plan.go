@@ -14,17 +14,32 @@ import (
 
 // PlanCmd says how much disk an outage needs.
 type PlanCmd struct {
-	configFlag `embed:""`
-	outputFlag `embed:""`
+	configFlag
+	outputFlag
 
-	Rate  float64    `required:"" placeholder:"N" help:"Messages a second, as in 50 or 0.1."`
-	Size  units.Size `required:"" placeholder:"SIZE" help:"Of a payload, as in 128B or 1KiB."`
-	Hours float64    `required:"" placeholder:"N" help:"How long nobody takes them."`
-	Topic units.Size `default:"30B" placeholder:"SIZE" help:"Length of a topic (default 30B)."`
+	Rate  float64
+	Size  units.Size
+	Hours float64
+	Topic units.Size
 
-	Card          units.Size `default:"16GB" placeholder:"SIZE" help:"Capacity of the card (default 16GB)."`
-	Cycles        float64    `default:"1000" placeholder:"N" help:"How often the card's cells can be written (default 1000, as cheap TLC flash; pSLC cards: 20000 and more)."`
-	Amplification float64    `default:"3" placeholder:"N" help:"How much more the card writes inside than it is given (default 3; small writes cost a card more than their size)."`
+	Card          units.Size
+	Cycles        float64
+	Amplification float64
+}
+
+func (c *PlanCmd) define(p *params) {
+	c.configFlag.define(p)
+	c.outputFlag.define(p)
+	p.Float64Var(&c.Rate, "rate", 0, "`NUMBER` of messages a second, as 50 or 0.1.")
+	p.TextVar(&c.Size, "size", units.Size(0), "`SIZE` of a payload, as 128B or 1KiB.")
+	p.Float64Var(&c.Hours, "hours", 0, "`HOURS` that nobody takes them.")
+	p.TextVar(&c.Topic, "topic", units.Size(30), "`SIZE` of a topic.")
+	p.TextVar(&c.Card, "card", units.Size(16e9), "`SIZE` of the card.")
+	p.Float64Var(&c.Cycles, "cycles", 1000, "`TIMES` that the card's cells can be written; 1000 is cheap TLC flash, pSLC cards have 20000 and more.")
+	p.Float64Var(&c.Amplification, "amplification", 3, "How many `TIMES` more the card writes inside than it is given; small writes cost a card more than their size.")
+	for _, name := range []string{"rate", "size", "hours"} {
+		p.require(name)
+	}
 }
 
 // Help is shown by --help.

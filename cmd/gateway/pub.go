@@ -17,16 +17,29 @@ import (
 
 // PubCmd publishes messages.
 type PubCmd struct {
-	connectFlags `embed:""`
-	qosFlag      `embed:""`
-	Topic        string  `short:"t" placeholder:"TOPIC" help:"Topic to publish to."`
-	Retain       bool    `short:"r" help:"Ask the broker to keep the message for later subscribers."`
-	Message      *string `short:"m" xor:"payload" placeholder:"TEXT" help:"Publish this text."`
-	Null         bool    `short:"n" name:"null-message" xor:"payload" help:"Publish an empty message; with -r it removes the retained one."`
-	Lines        bool    `short:"l" name:"stdin-line" xor:"payload" help:"Publish each line of standard input; empty ones are left out."`
-	Stdin        bool    `short:"s" name:"stdin-file" xor:"payload" help:"Publish all of standard input as one message."`
-	JSONLines    bool    `name:"json-lines" xor:"payload" help:"Publish each line of standard input as queue export wrote it: topic, QoS, retain and payload are in it; properties with -V 5."`
-	File         string  `short:"f" xor:"payload" placeholder:"FILE" help:"Publish the contents of a file as one message."`
+	connectFlags
+	qosFlag
+	Topic     string
+	Retain    bool
+	Message   *string
+	Null      bool
+	Lines     bool
+	Stdin     bool
+	JSONLines bool
+	File      string
+}
+
+func (c *PubCmd) define(p *params) {
+	c.connectFlags.define(p)
+	c.qosFlag.define(p)
+	p.StringVarP(&c.Topic, "topic", "t", "", "`TOPIC` to publish to.")
+	p.BoolVarP(&c.Retain, "retain", "r", false, "Ask the broker to keep the message for later subscribers.")
+	p.FuncP("message", "m", "Publish this `TEXT`.", func(text string) error { c.Message = &text; return nil })
+	p.BoolVarP(&c.Null, "null-message", "n", false, "Publish an empty message; with -r it removes the retained one.")
+	p.BoolVarP(&c.Lines, "stdin-line", "l", false, "Publish each line of standard input; empty ones are left out.")
+	p.BoolVarP(&c.Stdin, "stdin-file", "s", false, "Publish all of standard input as one message.")
+	p.BoolVar(&c.JSONLines, "json-lines", false, "Publish each line of standard input as queue export wrote it: topic, QoS, retain and payload are in it; properties with -V 5.")
+	p.StringVarP(&c.File, "file", "f", "", "Publish the contents of a `FILE` as one message.")
 }
 
 // Help is shown by --help.
@@ -73,16 +86,28 @@ func (c *PubCmd) Run(ctx context.Context, std stdio) error {
 
 func (c *PubCmd) check() error {
 	switch {
+	case c.sources() > 1:
+		return errors.New("only one of -m, -n, -l, -s, -f and --json-lines can be used")
 	case c.JSONLines && c.Topic != "":
 		return errors.New("--json-lines and --topic can't be used together")
 	case c.JSONLines:
 		return nil
 	case c.Topic == "":
-		return errors.New("missing flags: --topic=TOPIC")
-	case c.Message == nil && !c.Null && !c.Lines && !c.Stdin && c.File == "":
+		return errors.New("say where to publish with -t")
+	case c.sources() == 0:
 		return errors.New("say what to publish with -m, -n, -l, -s or -f")
 	}
 	return mqtt.ValidName(c.Topic)
+}
+
+// sources is how many flags say what to publish.
+func (c *PubCmd) sources() (n int) {
+	for _, given := range []bool{c.Message != nil, c.Null, c.Lines, c.Stdin, c.JSONLines, c.File != ""} {
+		if given {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *PubCmd) message(payload []byte) mqtt.Message {

@@ -15,18 +15,7 @@ import (
 	"tidegate/store"
 )
 
-// QueueCmd has the commands about what is queued.
-type QueueCmd struct {
-	List   QueueListCmd   `cmd:"" help:"Show how much is queued for whom."`
-	Dump   QueueDumpCmd   `cmd:"" help:"Show the messages of a queue."`
-	Export QueueExportCmd `cmd:"" help:"Write the messages of a queue for other programs."`
-	Verify QueueVerifyCmd `cmd:"" help:"Look for damage on the disk."`
-	Purge  QueuePurgeCmd  `cmd:"" help:"Drop the messages of a queue."`
-}
-
-// Help is shown by --help.
-func (QueueCmd) Help() string {
-	return `Looks at what the gateway keeps on disk: of one that runs through its control socket,
+const queueHelp = `Looks at what the gateway keeps on disk: of one that runs through its control socket,
 which is in its data directory, of one that is stopped through the files, which only purge
 changes. Only who may read that directory can do it.
 
@@ -35,12 +24,16 @@ Examples:
     tidegate queue list
     tidegate queue dump bridge/cloud --limit 20
     tidegate queue list --data-dir /mnt/card/var/lib/tidegate`
-}
 
 // QueueListCmd shows all queues.
 type QueueListCmd struct {
-	storeFlags `embed:""`
-	outputFlag `embed:""`
+	storeFlags
+	outputFlag
+}
+
+func (c *QueueListCmd) define(p *params) {
+	c.storeFlags.define(p)
+	c.outputFlag.define(p)
 }
 
 // Help is shown by --help.
@@ -90,11 +83,19 @@ func withControl(ctx context.Context, dir string, std stdio, fn func(*control) e
 
 // QueueDumpCmd shows messages.
 type QueueDumpCmd struct {
-	storeFlags `embed:""`
-	outputFlag `embed:""`
-	Name       string `arg:"" help:"Client id, bridge/NAME, bridge/NAME/dead, or the filter of a shared subscription."`
-	After      uint64 `placeholder:"SEQ" help:"Begin behind the message with this number."`
-	Limit      uint64 `placeholder:"N" default:"100" help:"Show so many at most (default 100); 0: all."`
+	storeFlags
+	outputFlag
+	Name  string
+	After uint64
+	Limit uint64
+}
+
+func (c *QueueDumpCmd) define(p *params) {
+	c.storeFlags.define(p)
+	c.outputFlag.define(p)
+	p.arg(&c.Name, "NAME", "Client id, bridge/NAME, bridge/NAME/dead, or the filter of a shared subscription.")
+	p.Uint64Var(&c.After, "after", 0, "Begin behind the message with this `SEQ` number.")
+	p.Uint64Var(&c.Limit, "limit", 100, "Show so `MANY` at most; 0: all.")
 }
 
 // Help is shown by --help.
@@ -162,9 +163,15 @@ func (c *control) messages(ctx context.Context, name string, after, limit uint64
 
 // QueueExportCmd writes messages for programs.
 type QueueExportCmd struct {
-	storeFlags `embed:""`
-	Name       string `arg:"" help:"Client id, bridge/NAME, bridge/NAME/dead, or the filter of a shared subscription."`
-	After      uint64 `placeholder:"SEQ" help:"Begin behind the message with this number."`
+	storeFlags
+	Name  string
+	After uint64
+}
+
+func (c *QueueExportCmd) define(p *params) {
+	c.storeFlags.define(p)
+	p.arg(&c.Name, "NAME", "Client id, bridge/NAME, bridge/NAME/dead, or the filter of a shared subscription.")
+	p.Uint64Var(&c.After, "after", 0, "Begin behind the message with this `SEQ` number.")
 }
 
 // Help is shown by --help.
@@ -192,8 +199,13 @@ func (c *QueueExportCmd) Run(ctx context.Context, std stdio) error {
 
 // QueueVerifyCmd looks for damage.
 type QueueVerifyCmd struct {
-	storeFlags `embed:""`
-	outputFlag `embed:""`
+	storeFlags
+	outputFlag
+}
+
+func (c *QueueVerifyCmd) define(p *params) {
+	c.storeFlags.define(p)
+	c.outputFlag.define(p)
 }
 
 // Help is shown by --help.

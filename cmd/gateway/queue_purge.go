@@ -19,10 +19,17 @@ import (
 
 // QueuePurgeCmd drops messages.
 type QueuePurgeCmd struct {
-	storeFlags `embed:""`
-	outputFlag `embed:""`
-	Name       string `arg:"" help:"Client id, bridge/NAME, bridge/NAME/dead, or the filter of a shared subscription."`
-	Yes        bool   `help:"Do not ask."`
+	storeFlags
+	outputFlag
+	Name string
+	Yes  bool
+}
+
+func (c *QueuePurgeCmd) define(p *params) {
+	c.storeFlags.define(p)
+	c.outputFlag.define(p)
+	p.arg(&c.Name, "NAME", "Client id, bridge/NAME, bridge/NAME/dead, or the filter of a shared subscription.")
+	p.BoolVar(&c.Yes, "yes", false, "Do not ask.")
 }
 
 // Help is shown by --help.

@@ -13,8 +13,13 @@ import (
 
 // RestoreCmd makes a data directory.
 type RestoreCmd struct {
-	storeFlags `embed:""`
-	File       string `arg:"" help:"Archive that backup made, or - for standard input."`
+	storeFlags
+	File string
+}
+
+func (c *RestoreCmd) define(p *params) {
+	c.storeFlags.define(p)
+	p.arg(&c.File, "FILE", "Archive that backup made, or - for standard input.")
 }
 
 // Help is shown by --help.

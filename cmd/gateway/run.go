@@ -15,7 +15,7 @@ import (
 
 // RunCmd runs the gateway.
 type RunCmd struct {
-	configFlag `embed:""`
+	configFlag
 }
 
 // Help is shown by --help.

@@ -21,8 +21,13 @@ const (
 
 // StatusCmd shows the state of a running gateway.
 type StatusCmd struct {
-	URL        string `name:"url" default:"http://127.0.0.1:8080" help:"Address of the gateway's page."`
-	outputFlag `embed:""`
+	URL string
+	outputFlag
+}
+
+func (c *StatusCmd) define(p *params) {
+	p.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of the gateway's page.")
+	c.outputFlag.define(p)
 }
 
 // Help is shown by --help.

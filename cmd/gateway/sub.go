@@ -17,13 +17,24 @@ const exitTimeout = 27
 
 // SubCmd subscribes and prints messages.
 type SubCmd struct {
-	connectFlags `embed:""`
-	qosFlag      `embed:""`
-	Topics       []string `short:"t" name:"topic" required:"" sep:"none" placeholder:"FILTER" help:"Topic filter; may be given several times."`
-	KeepSession  bool     `short:"c" name:"disable-clean-session" help:"Let the broker keep subscriptions and queue messages between two calls; needs --id."`
-	Verbose      bool     `short:"v" help:"Print the topic before each message."`
-	Count        uint     `short:"C" placeholder:"COUNT" help:"End after so many messages."`
-	Wait         uint32   `short:"W" name:"wait" placeholder:"SECONDS" help:"End with exit code 27 after so many seconds."`
+	connectFlags
+	qosFlag
+	Topics      []string
+	KeepSession bool
+	Verbose     bool
+	Count       uint
+	Wait        uint32
+}
+
+func (c *SubCmd) define(p *params) {
+	c.connectFlags.define(p)
+	c.qosFlag.define(p)
+	p.StringArrayVarP(&c.Topics, "topic", "t", nil, "Topic `FILTER`; may be given several times.")
+	p.BoolVarP(&c.KeepSession, "disable-clean-session", "c", false, "Let the broker keep subscriptions and queue messages between two calls; needs --id.")
+	p.BoolVarP(&c.Verbose, "verbose", "v", false, "Print the topic before each message.")
+	p.UintVarP(&c.Count, "count", "C", 0, "End after so `MANY` messages.")
+	p.Uint32VarP(&c.Wait, "wait", "W", 0, "End with exit code 27 after so many `SECONDS`.")
+	p.require("topic")
 }
 
 // Help is shown by --help.

@@ -16,11 +16,20 @@ import (
 
 // VerifyCmd reads envelopes upstream and reports what is missing or came twice.
 type VerifyCmd struct {
-	connectFlags `embed:""`
-	outputFlag   `embed:""`
-	Topics       []string `short:"t" name:"topic" required:"" sep:"none" placeholder:"FILTER" help:"Topic filter; may be given several times."`
-	Count        uint     `short:"C" placeholder:"COUNT" help:"End after so many messages."`
-	Wait         uint32   `short:"W" name:"wait" placeholder:"SECONDS" help:"End after so many seconds."`
+	connectFlags
+	outputFlag
+	Topics []string
+	Count  uint
+	Wait   uint32
+}
+
+func (c *VerifyCmd) define(p *params) {
+	c.connectFlags.define(p)
+	c.outputFlag.define(p)
+	p.StringArrayVarP(&c.Topics, "topic", "t", nil, "Topic `FILTER`; may be given several times.")
+	p.UintVarP(&c.Count, "count", "C", 0, "End after so `MANY` messages.")
+	p.Uint32VarP(&c.Wait, "wait", "W", 0, "End after so many `SECONDS`.")
+	p.require("topic")
 }
 
 // Help is shown by --help.

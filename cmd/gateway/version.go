@@ -13,7 +13,7 @@ var version string
 
 // VersionCmd prints version and platform.
 type VersionCmd struct {
-	outputFlag `embed:""`
+	outputFlag
 }
 
 // Help is shown by --help.

@@ -107,7 +107,8 @@ var modules = map[string]place{
 	"github.com/eclipse/paho.golang":      {[]string{"bridge/paho5.go", "bridge/session5.go"}, "the link upstream in MQTT 5"},
 	"github.com/tarm/serial":              {[]string{"adapters/serial/port.go"}, "unmaintained: behind the interface Port it can be replaced"},
 	"go.etcd.io/bbolt":                    {[]string{"store"}, "nobody else knows how bytes reach the disk"},
-	"github.com/alecthomas/kong":          {[]string{"cmd/gateway"}, "the command line"},
+	"github.com/spf13/cobra":              {[]string{"cmd/gateway"}, "the command line"},
+	"github.com/spf13/pflag":              {[]string{"cmd/gateway"}, "the flags of commands"},
 	"github.com/goccy/go-yaml":            {[]string{"cmd/gateway"}, "each room owns a plain Config; only the command reads files"},
 	"github.com/gorilla/websocket":        {[]string{"broker/listener_ws.go", "bridge/websocket.go"}, "MQTT over WebSocket: a listener, and the way to servers that have one"},
 	"github.com/VictoriaMetrics/metrics":  {[]string{"admin"}, "rooms have counters of their own; only the page knows the format"},
@@ -245,7 +246,7 @@ func TestImportsBreaches(t *testing.T) {
 		{"what the table allows", map[string]string{
 			"broker/a.go":            file("broker", "net", "tidegate/mqtt", "tidegate/store", "tidegate/internal/units"),
 			"adapters/frame/a.go":    file("frame", "tidegate/internal/check"),
-			"cmd/gateway/main.go":    file("main", "tidegate/broker", "tidegate/internal/client", "github.com/alecthomas/kong"),
+			"cmd/gateway/main.go":    file("main", "tidegate/broker", "tidegate/internal/client", "github.com/spf13/cobra"),
 			"adapters/a_test.go":     file("adapters_test", "tidegate/adapters", "tidegate/adapters/serial", "tidegate/internal/leak"),
 			"internal/e2e/a_test.go": file("e2e", "tidegate/broker", "tidegate/bridge"),
 		}, nil},

@@ -17,25 +17,25 @@ const (
 	GiB Size = 1 << 30
 )
 
-// sizeUnits is ordered so that String finds the largest binary unit first and
-// UnmarshalText the longest suffix.
+// sizeUnits is ordered so that String finds the largest unit first, and
+// UnmarshalText what only ends with B last.
 var sizeUnits = []struct {
 	suffix string
 	bytes  Size
 }{
 	{"GiB", GiB},
-	{"MiB", MiB},
-	{"KiB", KiB},
 	{"GB", 1e9},
+	{"MiB", MiB},
 	{"MB", 1e6},
+	{"KiB", KiB},
 	{"kB", 1e3},
 	{"KB", 1e3},
 	{"B", 1},
 }
 
-// String writes s with the largest binary unit that divides it.
+// String writes s with the largest unit that divides it.
 func (s Size) String() string {
-	for _, u := range sizeUnits[:3] {
+	for _, u := range sizeUnits[:6] {
 		if s != 0 && s%u.bytes == 0 {
 			return strconv.FormatInt(int64(s/u.bytes), 10) + u.suffix
 		}

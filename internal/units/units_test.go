@@ -18,6 +18,11 @@ func TestSize(t *testing.T) {
 			t.Errorf("%q is written %q and read back as %d, %v", text, got, again, err)
 		}
 	}
+	for size, want := range map[Size]string{0: "0", 1023: "1023", 1 << 20: "1MiB", 16e9: "16GB", 64e3: "64kB", 1000 << 10: "1000KiB"} {
+		if got := size.String(); got != want {
+			t.Errorf("%d is written %q, want %q", int64(size), got, want)
+		}
+	}
 	for _, text := range []string{"", "-1", "1.5MiB", "64K", "KiB", "9999999999GiB", "1e3"} {
 		var s Size
 		if s.UnmarshalText([]byte(text)) == nil {
