@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -106,17 +105,6 @@ func startBridge(t *testing.T, from *broker.Broker, to string) *bridge.Bridge {
 	}
 	running(t, b.Run)
 	return b
-}
-
-// deadAddr is an address that nobody listens on any more.
-func deadAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // thermometer emits one reading and stays online.

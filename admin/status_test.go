@@ -19,6 +19,7 @@ import (
 	"tidegate/bridge"
 	"tidegate/broker"
 	"tidegate/internal/clock"
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 	"tidegate/store"
 )
@@ -174,7 +175,7 @@ func TestStatusOfTheRealThing(t *testing.T) {
 
 func TestBacklogOfABridgeThatIsDown(t *testing.T) {
 	d := newBed(t, func(src *Sources) {
-		src.Bridges = []*bridge.Bridge{startBridge(t, src.Broker, deadAddr(t))}
+		src.Bridges = []*bridge.Bridge{startBridge(t, src.Broker, testbed.FreeAddr(t))}
 	})
 	m := mqtt.Message{Topic: "sensor/a/b", Payload: []byte("1"), QoS: mqtt.AtLeastOnce}
 	if err := d.src.Broker.Publish(t.Context(), m); err != nil {

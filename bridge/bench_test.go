@@ -15,7 +15,7 @@ import (
 func BenchmarkUplink(b *testing.B) {
 	server := newMosquitto(b)
 	cfg := testConfig()
-	cfg.Servers = []string{"tcp://" + server.address}
+	cfg.Servers = []string{"tcp://" + server.Addr}
 	messages := make([]mqtt.Message, b.N)
 	payload := make([]byte, 200)
 	for i := range messages {

@@ -303,7 +303,7 @@ func TestReturningToARealServer(t *testing.T) {
 	leak.Check(t)
 	one, two := newMosquitto(t), newMosquitto(t)
 	cfg := testConfig()
-	cfg.Servers = []string{"tcp://" + one.address, "tcp://" + two.address}
+	cfg.Servers = []string{"tcp://" + one.Addr, "tcp://" + two.Addr}
 	prefer := seconds(1)
 	cfg.PreferFirst, cfg.Backoff = &prefer, Backoff{units.Duration(time.Millisecond), units.Duration(20 * time.Millisecond)}
 	cfg.In = []Rule{{Topics: []string{"command/#"}}}
@@ -325,15 +325,15 @@ func TestReturningToARealServer(t *testing.T) {
 		}
 	}
 	at := func(m *mosquitto) func(Status) bool {
-		return func(s Status) bool { return s.State == Up && s.Server == "tcp://"+m.address }
+		return func(s Status) bool { return s.State == Up && s.Server == "tcp://"+m.Addr }
 	}
 	until("at the first", at(one))
-	one.end(9)
+	one.End(syscall.SIGKILL)
 	until("at the second", at(two))
 	killed := uint64(n)
 	until("past what the kill has interrupted", func(s Status) bool { return s.Acknowledged >= killed })
 	before := sent.again()
-	one.start()
+	one.Start()
 	until("back at the first", at(one))
 	until("carrying", func(s Status) bool { return s.Acknowledged > uint64(n-10) })
 	<-local.empty()

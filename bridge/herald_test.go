@@ -184,7 +184,7 @@ func TestARealServerTellsThatTheGatewayIsGone(t *testing.T) {
 	bothProtocols(t, func(t *testing.T, protocol int) {
 		leak.Check(t)
 		server := newMosquitto(t)
-		network := newNetwork(t, server.address)
+		network := newNetwork(t, server.Addr)
 		watcher := server.subscribe("site/gateway/#")
 		last := ""
 		next := func(want string) {

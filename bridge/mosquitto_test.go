@@ -24,97 +24,31 @@ import (
 
 	"tidegate/internal/leak"
 	"tidegate/internal/proxy"
+	"tidegate/internal/testbed"
 	"tidegate/internal/units"
 )
 
-// mosquitto is the real server, as the distribution packages it, in a process
-// of its own that can be killed and started again with the same port and state.
+// mosquitto is the real server, as the distribution packages it.
 type mosquitto struct {
-	t       testing.TB
-	program string
-	conf    string
-	address string
-	process *exec.Cmd
+	*testbed.Mosquitto
+	t testing.TB
 }
 
 // newMosquitto starts a server, or skips the test if there is none.
 func newMosquitto(t testing.TB) *mosquitto {
 	t.Helper()
-	program := find(t, "mosquitto", "/usr/sbin/mosquitto")
-	dir, address := t.TempDir(), freeAddress(t)
-	_, port, _ := net.SplitHostPort(address)
-	conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"+
-		"persistence true\npersistence_location %s/\n", port, dir)
-	if os.Geteuid() == 0 {
-		conf += "user root\n" // else it cannot write to dir
-	}
-	m := &mosquitto{t: t, program: program, conf: filepath.Join(dir, "mosquitto.conf"), address: address}
-	if err := os.WriteFile(m.conf, []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	m.start()
-	t.Cleanup(func() { m.end(syscall.SIGTERM) })
-	return m
-}
-
-func find(t testing.TB, names ...string) string {
-	t.Helper()
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	t.Skipf("%s is not installed: on Debian, apt install mosquitto mosquitto-clients", names[0])
-	return ""
-}
-
-// freeAddress returns an address that nobody listens on. Mosquitto cannot be
-// asked which port it took, so it is told one.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// start returns when mosquitto listens.
-func (m *mosquitto) start() {
-	m.t.Helper()
-	m.process = exec.Command(m.program, "-c", m.conf)
-	stderr, err := m.process.StderrPipe()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	if err := m.process.Start(); err != nil {
-		m.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(stderr)
-	for lines.Scan() {
-		if strings.Contains(lines.Text(), "running") {
-			go func() { _, _ = io.Copy(io.Discard, stderr) }() // until the process ends
-			return
-		}
-	}
-	m.t.Fatal("mosquitto does not start")
-}
-
-func (m *mosquitto) end(sig syscall.Signal) {
-	_ = m.process.Process.Signal(sig)
-	_ = m.process.Wait()
+	return &mosquitto{testbed.StartMosquitto(t, "allow_anonymous true", "max_queued_messages 0", "persistence true"), t}
 }
 
 // save makes mosquitto write its state to disk, which it else does when it ends.
 func (m *mosquitto) save() {
 	m.t.Helper()
-	state := filepath.Join(filepath.Dir(m.conf), "mosquitto.db")
+	state := filepath.Join(m.Dir, "mosquitto.db")
 	before, err := os.Stat(state)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	_ = m.process.Process.Signal(syscall.SIGUSR1)
+	_ = m.Process.Signal(syscall.SIGUSR1)
 	for after := before; os.SameFile(before, after); { // it writes a new file aside and renames it
 		<-time.After(time.Millisecond)
 		if after, err = os.Stat(state); err != nil {
@@ -132,9 +66,8 @@ type subscriber struct {
 // subscribe returns when the subscription stands.
 func (m *mosquitto) subscribe(topic string) *subscriber {
 	m.t.Helper()
-	host, port, _ := net.SplitHostPort(m.address)
-	program := find(m.t, "mosquitto_sub")
-	args := []string{"-h", host, "-p", port, "-i", "watcher", "-c", "-q", "1", "-t", topic}
+	program := testbed.Find(m.t, "mosquitto_sub")
+	args := []string{"-h", "127.0.0.1", "-p", m.Port(), "-i", "watcher", "-c", "-q", "1", "-t", topic}
 	if out, err := exec.Command(program, append(args, "-E")...).CombinedOutput(); err != nil {
 		m.t.Fatalf("mosquitto_sub: %v: %s", err, out)
 	}
@@ -254,7 +187,7 @@ func throughABadNetwork(t *testing.T, protocol int) {
 	leak.Check(t)
 	const total, inflight = 5000, 25
 	server := newMosquitto(t)
-	network := newNetwork(t, server.address)
+	network := newNetwork(t, server.Addr)
 	cfg := testConfig()
 	cfg.Servers = []string{"tcp://" + network.Addr()}
 	cfg.MaxInflight, cfg.Protocol = inflight, protocol
@@ -267,9 +200,9 @@ func throughABadNetwork(t *testing.T, protocol int) {
 	r := newRig(t, cfg, local, sent.dial).start()
 
 	restart := func(sig syscall.Signal) {
-		server.end(sig)
+		server.End(sig)
 		awaitDown(r)
-		server.start()
+		server.Start()
 	}
 	more := func() {
 		n := len(local.queue)

@@ -312,7 +312,7 @@ func TestTrialBesideTheBridge(t *testing.T) {
 		leak.Check(t)
 		server := newMosquitto(t)
 		cfg := testConfig()
-		cfg.Protocol, cfg.Servers = protocol, []string{"tcp://" + server.address}
+		cfg.Protocol, cfg.Servers = protocol, []string{"tcp://" + server.Addr}
 		cfg.In = []Rule{{Topics: []string{"command/#"}}}
 		local := newLocal(numbered(1)...)
 		r := newRig(t, cfg, local, new(net.Dialer).DialContext).start()

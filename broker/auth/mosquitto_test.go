@@ -1,10 +1,8 @@
 package auth
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"tidegate/internal/client"
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 )
 
@@ -100,7 +99,7 @@ func differs(id Identity, topic string) (why string, stricter bool) {
 // The real broker and our rules decide the same, reading and writing.
 func TestACLDecidesLikeMosquitto(t *testing.T) {
 	dir := t.TempDir()
-	addr := mosquitto(t, houseAccounts(t, dir), houseACL(t, dir))
+	addr := testbed.StartMosquitto(t, "allow_anonymous true", "sys_interval 0", houseAccounts(t, dir), houseACL(t, dir)).Addr
 	rules := acl(t, houseRules)
 	root, seen := connect(t, addr, Identity{"root", "root"}, "#", "$app/#", "$evil/#")
 	for _, id := range houseClients {
@@ -208,7 +207,7 @@ func take(from chan string) []string {
 
 // A file of ours lets the same in there, and a file of theirs here.
 func TestPasswordFilesWorkBothWays(t *testing.T) {
-	theirs := tool(t, "/usr/bin/mosquitto_passwd")
+	theirs := testbed.Find(t, "mosquitto_passwd")
 	path := filepath.Join(t.TempDir(), "passwd")
 	if err := SetPassword(path, "ours", []byte("s3cret ü")); err != nil {
 		t.Fatal(err)
@@ -230,7 +229,7 @@ func TestPasswordFilesWorkBothWays(t *testing.T) {
 	if err != nil || len(p.users) != 4 {
 		t.Fatalf("got %v, %v", p, err)
 	}
-	addr := mosquitto(t, "password_file "+path, "allow_anonymous false")
+	addr := testbed.StartMosquitto(t, "password_file "+path, "allow_anonymous false").Addr
 	for user, password := range map[string]string{"ours": "s3cret ü", "seven": "pass seven", "six": "pass six", "again": "pass again"} {
 		for try, want := range map[string]bool{password: true, password + "!": false} {
 			c, err := client.Dial(deadline(t), addr, client.Options{ClientID: "c", Username: user, Password: try, CleanSession: true})
@@ -245,77 +244,6 @@ func TestPasswordFilesWorkBothWays(t *testing.T) {
 			}
 		}
 	}
-}
-
-func tool(t *testing.T, path string) string {
-	t.Helper()
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("%v: install the Debian package mosquitto for this test", err)
-	}
-	return path
-}
-
-// mosquitto starts Debian's broker with these lines of configuration and returns
-// its address.
-func mosquitto(t *testing.T, config ...string) string {
-	t.Helper()
-	program := tool(t, "/usr/sbin/mosquitto")
-	addr := freeAddr(t)
-	_, port, _ := strings.Cut(addr, ":")
-	// As root it would give up the right to read the files.
-	config = append([]string{"user root", "listener " + port + " 127.0.0.1", "allow_anonymous true", "sys_interval 0", "log_dest stderr"}, config...)
-	file := filepath.Join(t.TempDir(), "mosquitto.conf")
-	if err := os.WriteFile(file, []byte(strings.Join(config, "\n")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "-c", file)
-	log, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	running, ended := make(chan bool, 1), make(chan []string, 1)
-	go func() { ended <- follow(bufio.NewScanner(log), running) }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		lines := <-ended
-		_ = cmd.Wait() // killed
-		if t.Failed() {
-			t.Log(strings.Join(lines, "\n"))
-		}
-	})
-	if !<-running {
-		t.Fatal("mosquitto ended before it was running")
-	}
-	return addr
-}
-
-// follow reads a log to its end, and tells whether it ever says that the broker runs.
-func follow(log *bufio.Scanner, running chan<- bool) []string {
-	var lines []string
-	for log.Scan() {
-		lines = append(lines, log.Text())
-		if strings.HasSuffix(log.Text(), " running") {
-			running <- true
-		}
-	}
-	select {
-	case running <- false:
-	default:
-	}
-	return lines
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func deadline(t *testing.T) context.Context {

@@ -16,6 +16,7 @@ import (
 	"tidegate/broker"
 	"tidegate/internal/leak"
 	"tidegate/internal/load"
+	"tidegate/internal/testbed"
 	"tidegate/store"
 )
 
@@ -158,20 +159,9 @@ func TestBenchRefuses(t *testing.T) {
 			t.Errorf("bench %s ends with %d and says %q, want %q", args, code, errOut, want)
 		}
 	}
-	if code, _, errOut := call(t, "bench", "p2p", "--addr", freeAddr(t)); code != exitFailed || !strings.Contains(errOut, "refused") {
+	if code, _, errOut := call(t, "bench", "p2p", "--addr", testbed.FreeAddr(t)); code != exitFailed || !strings.Contains(errOut, "refused") {
 		t.Errorf("without a broker it ends with %d and says %q", code, errOut)
 	}
-}
-
-// freeAddr is an address that nothing listens on.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // benchRun in the environment makes the test binary the program itself, so that
@@ -191,7 +181,7 @@ func TestBenchStartsAndKillsBroker(t *testing.T) {
 		t.Skip("needs Linux's /proc")
 	}
 	leak.Check(t)
-	addr := freeAddr(t)
+	addr := testbed.FreeAddr(t)
 	dir := writeFiles(t, map[string]string{"bench.yaml": "gateway: {name: x, data_dir: data}\nadmin: {listen: 127.0.0.1:0}\nbroker: {listeners: [{address: tcp://" + addr + "}]}\n"})
 	self, err := os.Executable()
 	if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -14,58 +13,9 @@ import (
 
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 )
-
-// mosquitto starts Debian's broker with the given lines of configuration and
-// returns its port.
-func mosquitto(t *testing.T, config ...string) (port string) {
-	t.Helper()
-	program, err := exec.LookPath("mosquitto")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/mosquitto"); err != nil {
-			t.Skip("mosquitto is not installed")
-		}
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ = net.SplitHostPort(free.Addr().String())
-	_ = free.Close()
-	conf := filepath.Join(t.TempDir(), "mosquitto.conf")
-	text := fmt.Sprintf("listener %s 127.0.0.1\nmax_queued_messages 0\n%s\n", port, strings.Join(config, "\n"))
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	broker := exec.Command(program, "-v", "-c", conf)
-	log, err := broker.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := broker.Start(); err != nil {
-		t.Fatal(err)
-	}
-	drained := make(chan struct{})
-	t.Cleanup(func() {
-		_ = broker.Process.Kill()
-		<-drained
-		_ = broker.Wait()
-	})
-	said := bufio.NewScanner(log)
-	running := false
-	for !running && said.Scan() {
-		running = strings.HasSuffix(said.Text(), "running")
-	}
-	go func() {
-		defer close(drained)
-		_, _ = io.Copy(io.Discard, log)
-	}()
-	if !running {
-		t.Fatal("mosquitto did not start")
-	}
-	return port
-}
 
 // expect runs a command line that must end with 0 and print want.
 func expect(t *testing.T, want, in string, args ...string) {
@@ -78,7 +28,7 @@ func expect(t *testing.T, want, in string, args ...string) {
 
 func TestPubAndSubSpeakWithMosquitto(t *testing.T) {
 	leak.Check(t)
-	port := mosquitto(t, "allow_anonymous true")
+	port := testbed.StartMosquitto(t, "max_queued_messages 0", "allow_anonymous true").Port()
 	file := filepath.Join(t.TempDir(), "message")
 	if err := os.WriteFile(file, []byte("from\na file"), 0o600); err != nil {
 		t.Fatal(err)
@@ -141,7 +91,7 @@ func TestPubAndSubSpeakWithMosquitto(t *testing.T) {
 
 func TestLinesArriveInOrderAndWaitForASession(t *testing.T) {
 	leak.Check(t)
-	port := mosquitto(t, "allow_anonymous true")
+	port := testbed.StartMosquitto(t, "max_queued_messages 0", "allow_anonymous true").Port()
 	sub := func(count string) []string {
 		return []string{"sub", "-p", port, "-t", "lines", "-q", "1", "-c", "-i", "archive", "-C", count}
 	}
@@ -183,7 +133,7 @@ func (n *notify) Write(b []byte) (int, error) {
 
 func TestHowSubEnds(t *testing.T) {
 	leak.Check(t)
-	port := mosquitto(t, "allow_anonymous true")
+	port := testbed.StartMosquitto(t, "max_queued_messages 0", "allow_anonymous true").Port()
 	expect(t, "", "", "pub", "-p", port, "-t", "a", "-r", "-m", "x")
 	t.Run("with 0 by ^C", func(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
@@ -222,7 +172,7 @@ func TestHowSubEnds(t *testing.T) {
 
 func TestPubOfLinesEndsWithItsConnection(t *testing.T) {
 	leak.Check(t)
-	port := mosquitto(t, "allow_anonymous true")
+	port := testbed.StartMosquitto(t, "max_queued_messages 0", "allow_anonymous true").Port()
 	ctx, interrupt := context.WithCancel(t.Context())
 	in, keyboard := io.Pipe()
 	defer keyboard.Close() // what reads a terminal cannot be interrupted
@@ -238,7 +188,7 @@ func TestPubOfLinesEndsWithItsConnection(t *testing.T) {
 }
 
 func TestBrokersThatCannotBeUsed(t *testing.T) {
-	port := mosquitto(t, "allow_anonymous false")
+	port := testbed.StartMosquitto(t, "max_queued_messages 0", "allow_anonymous false").Port()
 	code, _, errOut := call(t, "pub", "-p", port, "-t", "a", "-m", "x")
 	if code != exitFailed || !strings.Contains(errOut, "refused the connection") || !strings.Contains(errOut, "user name") {
 		t.Errorf("without a login it ends with %d and says %q", code, errOut)

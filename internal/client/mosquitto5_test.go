@@ -7,12 +7,13 @@ import (
 	"testing"
 	"time"
 
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
 
 func TestMosquitto5PassesPropertiesOn(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	c, messages := dial(t, addr, Options{
 		Version: packet.V5, CleanSession: true, KeepAlive: time.Minute,
 		Properties: props.AppendUint(packet.PropTopicAliasMaximum, 10).AppendUint(packet.PropReceiveMaximum, 5),
@@ -69,7 +70,7 @@ func checkProperties(t *testing.T, p packet.Properties) {
 }
 
 func TestMosquitto5NoLocalAndRetainHandling(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	c, messages := dial(t, addr, Options{Version: packet.V5, ClientID: "c", CleanSession: true})
 	retained := message("a", "kept", 1)
 	retained.Retain = true
@@ -92,7 +93,7 @@ func TestMosquitto5NoLocalAndRetainHandling(t *testing.T) {
 }
 
 func TestMosquitto5SaysWhatItsLimitsAre(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true", "max_qos 1", "retain_available false", "max_keepalive 30", "max_packet_size 200", "max_inflight_messages 7", "max_topic_alias 3")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true", "max_qos 1", "retain_available false", "max_keepalive 30", "max_packet_size 200", "max_inflight_messages 7", "max_topic_alias 3").Addr
 	c, messages := dial(t, addr, Options{Version: packet.V5, ClientID: "c", CleanSession: true, KeepAlive: time.Minute})
 	if cap(c.slots) != 7 || c.options.KeepAlive != 30*time.Second {
 		t.Errorf("window %d, keep alive %s; the broker asked for 7 and 30s", cap(c.slots), c.options.KeepAlive)
@@ -121,7 +122,7 @@ func TestMosquitto5SaysWhatItsLimitsAre(t *testing.T) {
 }
 
 func TestMosquitto5KeepsASessionByItsExpiry(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	o := Options{Version: packet.V5, ClientID: "c", Properties: props.AppendUint(packet.PropSessionExpiry, 60)}
 	first, _ := dial(t, addr, o)
 	second, _ := dial(t, addr, o) // takes the session over
@@ -132,7 +133,7 @@ func TestMosquitto5KeepsASessionByItsExpiry(t *testing.T) {
 }
 
 func TestMosquitto5SaysWhyItDisconnects(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	c, _ := dial(t, addr, Options{Version: packet.V5, ClientID: "c", CleanSession: true})
 	unlawful := props.AppendUint(packet.PropServerKeepAlive, 1)
 	err := c.PublishWith(deadline(t), message("a", "1", 1), unlawful)
@@ -143,7 +144,7 @@ func TestMosquitto5SaysWhyItDisconnects(t *testing.T) {
 }
 
 func TestMosquitto5Will(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	watcher, wills := dial(t, addr, Options{Version: packet.V5, ClientID: "watcher", CleanSession: true})
 	if _, err := watcher.Subscribe(deadline(t), mqtt.Subscription{Filter: "will", QoS: 1}); err != nil {
 		t.Fatal(err)
@@ -162,13 +163,13 @@ func TestMosquitto5Will(t *testing.T) {
 }
 
 func TestMosquitto5RefusesStrangers(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous false")
+	addr := testbed.StartMosquitto(t, "allow_anonymous false").Addr
 	_, err := Dial(deadline(t), addr, Options{Version: packet.V5, ClientID: "c", Username: "nobody", Password: "wrong"})
 	refused, ok := errors.AsType[*RefusedError](err)
 	if !ok || refused.Reason != packet.ReasonNotAuthorized {
 		t.Errorf("got %v", err)
 	}
-	addr = mosquitto(t, "allow_anonymous true")
+	addr = testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	_, err = Dial(deadline(t), addr, Options{Version: packet.V5, Properties: props.AppendText(packet.PropAuthMethod, "unheard of")})
 	refused, ok = errors.AsType[*RefusedError](err)
 	if !ok || refused.Reason != packet.ReasonBadAuthenticationMethod {

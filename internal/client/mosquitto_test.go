@@ -1,89 +1,17 @@
 package client
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
-
-// mosquitto starts Debian's broker with these lines of configuration and returns
-// its address.
-func mosquitto(t *testing.T, config ...string) string {
-	t.Helper()
-	const program = "/usr/sbin/mosquitto"
-	if _, err := os.Stat(program); err != nil {
-		t.Skipf("%v: install the Debian package mosquitto for this test", err)
-	}
-	addr := freeAddr(t)
-	_, port, _ := strings.Cut(addr, ":")
-	config = append([]string{"listener " + port + " 127.0.0.1", "log_dest stderr", "log_type all"}, config...)
-	file := filepath.Join(t.TempDir(), "mosquitto.conf")
-	if err := os.WriteFile(file, []byte(strings.Join(config, "\n")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "-c", file)
-	log, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := make(chan string, 1)
-	logged := result(func() error { return scan(bufio.NewScanner(log), lines) })
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-logged
-		_ = cmd.Wait() // killed
-	})
-	for line := range lines {
-		if strings.HasSuffix(line, " running") {
-			return addr
-		}
-		t.Log(line)
-	}
-	t.Fatal("mosquitto ended before it was running")
-	return ""
-}
-
-// scan sends the lines up to the one that says "running", and reads the rest.
-func scan(s *bufio.Scanner, lines chan<- string) error {
-	running := false
-	for s.Scan() {
-		if !running {
-			lines <- s.Text()
-		}
-		if !running && strings.HasSuffix(s.Text(), " running") {
-			running = true
-			close(lines)
-		}
-	}
-	if !running {
-		close(lines)
-	}
-	return s.Err()
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
 
 // dial opens a connection that hands its messages to a channel.
 func dial(t *testing.T, addr string, o Options) (*Conn, <-chan Message) {
@@ -117,7 +45,7 @@ func receive(t *testing.T, messages <-chan Message) Message {
 }
 
 func TestMosquittoEveryQoSAndVersion(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
 		for q := range mqtt.QoS(3) {
 			t.Run(fmt.Sprintf("MQTT %s QoS %d", v, q), func(t *testing.T) {
@@ -147,7 +75,7 @@ func TestMosquittoEveryQoSAndVersion(t *testing.T) {
 
 // Thousands of pipelined messages arrive, in order, each once.
 func TestMosquittoPipelining(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true", "max_queued_messages 0", "max_inflight_messages 0")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true", "max_queued_messages 0", "max_inflight_messages 0").Addr
 	for q := range mqtt.QoS(3) {
 		t.Run(fmt.Sprintf("QoS %d", q), func(t *testing.T) {
 			const count = 3000
@@ -179,7 +107,7 @@ func TestMosquittoPipelining(t *testing.T) {
 }
 
 func TestMosquittoKeepsASession(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	c, _ := dial(t, addr, Options{ClientID: "sleeper"})
 	if c.SessionPresent() {
 		t.Error("a new session is said to be present")
@@ -219,7 +147,7 @@ func TestMosquittoKeepsASession(t *testing.T) {
 }
 
 func TestMosquittoPublishesTheWillUnlessDisconnected(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	watcher, messages := dial(t, addr, Options{ClientID: "watcher", CleanSession: true})
 	if _, err := watcher.Subscribe(deadline(t), mqtt.Subscription{Filter: "will/+", QoS: 1}); err != nil {
 		t.Fatal(err)
@@ -247,7 +175,7 @@ func TestMosquittoPublishesTheWillUnlessDisconnected(t *testing.T) {
 // Unread bytes of the broker must not turn the end into a reset that swallows the
 // DISCONNECT: the will would be published.
 func TestMosquittoDisconnectWithMessagesUnderWay(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true", "max_queued_messages 0")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true", "max_queued_messages 0").Addr
 	watcher, wills := dial(t, addr, Options{ClientID: "watcher", CleanSession: true})
 	if _, err := watcher.Subscribe(deadline(t), mqtt.Subscription{Filter: "will"}, mqtt.Subscription{Filter: "end"}); err != nil {
 		t.Fatal(err)
@@ -277,7 +205,7 @@ func TestMosquittoDisconnectWithMessagesUnderWay(t *testing.T) {
 }
 
 func TestMosquittoRefusesStrangers(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous false")
+	addr := testbed.StartMosquitto(t, "allow_anonymous false").Addr
 	_, err := Dial(deadline(t), addr, Options{ClientID: "c", Username: "nobody", Password: "wrong"})
 	refused, ok := errors.AsType[*RefusedError](err)
 	if !ok || refused.Code != packet.RefusedNotAuthorized {
@@ -286,7 +214,7 @@ func TestMosquittoRefusesStrangers(t *testing.T) {
 }
 
 func TestMosquittoAnswersPings(t *testing.T) {
-	addr := mosquitto(t, "allow_anonymous true")
+	addr := testbed.StartMosquitto(t, "allow_anonymous true").Addr
 	c, _ := dial(t, addr, Options{ClientID: "c", CleanSession: true})
 	if err := c.ping(); err != nil {
 		t.Fatal(err)
@@ -303,7 +231,7 @@ func TestMosquittoAnswersPings(t *testing.T) {
 }
 
 func TestDialNobody(t *testing.T) {
-	if _, err := Dial(deadline(t), freeAddr(t), Options{CleanSession: true}); err == nil || !strings.Contains(err.Error(), "connect to the broker") {
+	if _, err := Dial(deadline(t), testbed.FreeAddr(t), Options{CleanSession: true}); err == nil || !strings.Contains(err.Error(), "connect to the broker") {
 		t.Errorf("got %v", err)
 	}
 }

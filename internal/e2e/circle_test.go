@@ -11,6 +11,7 @@ import (
 
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 )
 
@@ -24,7 +25,7 @@ func TestGatewaysBridgedToEachOther(t *testing.T) {
 	)
 	for name, rules := range map[string]string{"both push": out, "both pull": in, "both do both": out + "\n    " + in} {
 		t.Run(name, func(t *testing.T) {
-			here, there := freeAddress(t), freeAddress(t)
+			here, there := testbed.FreeAddr(t), testbed.FreeAddr(t)
 			one := newPeer(t, "one", here, there, rules)
 			two := newPeer(t, "two", there, here, rules)
 			one.awaitUplink()

@@ -12,6 +12,7 @@ import (
 
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
+	"tidegate/internal/testbed"
 )
 
 // cluster is servers upstream, mostly three, each behind a tap. What the taps see
@@ -37,7 +38,7 @@ func newCluster(t testing.TB, nodes int) *cluster {
 	t.Helper()
 	c := &cluster{t: t, published: newLedger(), acked: newLedger()}
 	for range nodes {
-		n := &node{tap: newTap(t, c.published, c.acked), address: freeAddress(t)}
+		n := &node{tap: newTap(t, c.published, c.acked), address: testbed.FreeAddr(t)}
 		n.tap.setTarget(n.address)
 		c.nodes = append(c.nodes, n)
 	}
@@ -246,7 +247,7 @@ func killInTurn(t *testing.T, c *cluster, protocol int) {
 // them has not saved when it is killed is lost, so only their word counts.
 func newMosquittos(t testing.TB, nodes int) *cluster {
 	t.Helper()
-	program := mosquitto(t)
+	program := testbed.Find(t, "mosquitto")
 	c := newCluster(t, nodes)
 	for _, n := range c.nodes {
 		conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nuser root\n", port(n.address))

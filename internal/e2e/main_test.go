@@ -3,38 +3,20 @@
 package e2e
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
+
+	"tidegate/internal/testbed"
 )
 
 // program is the path of the gateway's binary, which TestMain builds.
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(buildAndRun(m))
-}
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tidegate-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "tidegate")
-	build := exec.Command("go", "build", "-o", program, "tidegate/cmd/gateway")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the gateway: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	os.Exit(testbed.RunWithProgram(m, &program))
 }
 
 // scale is how many messages a test sends that takes n in a normal run.

@@ -13,6 +13,7 @@ import (
 
 	"tidegate/internal/leak"
 	"tidegate/internal/proxy"
+	"tidegate/internal/testbed"
 )
 
 // contender is an edge whose bridge is compared: tidegate, or mosquitto.
@@ -133,7 +134,7 @@ func tidegateEdge(t testing.TB, u *upstream) contender {
 // told to. How often it saves is what can be chosen.
 func mosquittoEdge(t testing.TB, u *upstream, saving string) contender {
 	t.Helper()
-	dir, address := t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), testbed.FreeAddr(t)
 	conf := filepath.Join(dir, "mosquitto.conf")
 	write(t, conf, fmt.Sprintf(`
 listener %s 127.0.0.1
@@ -157,7 +158,7 @@ topic sensor/# out 1 "" %s
 	e, p := &edge{}, (*process)(nil)
 	c := contender{edge: e, process: func() *process { return p }}
 	c.start = func() {
-		p = start(t, mosquitto(t), "-c", conf)
+		p = start(t, testbed.Find(t, "mosquitto"), "-c", conf)
 		p.awaitLine(t, "running")
 		e.update(func() { e.address = address })
 	}

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
 
 	"tidegate/internal/client"
 	"tidegate/internal/proxy"
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 )
 
@@ -47,7 +47,7 @@ func newUpstream(t testing.TB) *upstream {
 		collector: &collector{got: newLedger()},
 		excused:   make(map[message]bool),
 	}
-	mosquitto(t)
+	testbed.Find(t, "mosquitto")
 	network, err := proxy.Listen(u.tap.address())
 	if err != nil {
 		t.Fatal(err)
@@ -66,18 +66,6 @@ func newUpstream(t testing.TB) *upstream {
 // address is what the bridge connects to.
 func (u *upstream) address() string { return u.network.Addr() }
 
-// mosquitto returns the path of the program, or skips the test.
-func mosquitto(t testing.TB) string {
-	t.Helper()
-	for _, name := range []string{"mosquitto", "/usr/sbin/mosquitto"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	t.Skip("needs mosquitto: on Debian, apt install mosquitto")
-	return ""
-}
-
 // start returns when mosquitto runs, on a new port, and the collector has
 // subscribed. Only then the uplink is open.
 func (u *upstream) start() {
@@ -93,14 +81,14 @@ func (u *upstream) start() {
 func (u *upstream) startServer() (address string) {
 	u.t.Helper()
 	for range 5 {
-		address = freeAddress(u.t)
+		address = testbed.FreeAddr(u.t)
 		_, port, _ := net.SplitHostPort(address)
 		conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n", port)
 		if os.Geteuid() == 0 {
 			conf += "user root\n" // else it cannot read its configuration
 		}
 		write(u.t, u.conf, conf)
-		p := start(u.t, mosquitto(u.t), "-c", u.conf)
+		p := start(u.t, testbed.Find(u.t, "mosquitto"), "-c", u.conf)
 		p.await(u.t, "mosquitto", func() bool { return p.ended || len(p.withLocked([]string{"running"})) > 0 })
 		if len(p.with("running")) > 0 {
 			u.server = p
@@ -109,16 +97,6 @@ func (u *upstream) startServer() (address string) {
 	}
 	u.t.Fatal("mosquitto does not start on any port")
 	return ""
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // kill takes mosquitto away in mid-flow and notes what it takes with it.

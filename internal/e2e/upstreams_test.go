@@ -11,6 +11,7 @@ import (
 
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
@@ -65,7 +66,7 @@ func (f upstreamFacts) check(t *testing.T, server string) {
 	if code := there.subscribe(t, "odd/#"); code != f.granted {
 		t.Errorf("a subscription at QoS 2 is granted QoS %d, want %d", code, f.granted)
 	}
-	g := newPeer(t, "pump-house", freeAddress(t), server, `stall_timeout: 1s
+	g := newPeer(t, "pump-house", testbed.FreeAddr(t), server, `stall_timeout: 1s
     out: [{topics: ["odd/#", "kept/#"]}]
     in: [{topics: ["command/#"], qos: 2}]`)
 	g.awaitUplink()

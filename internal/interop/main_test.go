@@ -9,30 +9,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tidegate/internal/testbed"
 )
 
 // program is the path of the gateway's binary, which TestMain builds.
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(buildAndRun(m))
-}
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tidegate-interop-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "tidegate")
-	build := exec.Command("go", "build", "-o", program, "tidegate/cmd/gateway")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the gateway: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	os.Exit(testbed.RunWithProgram(m, &program))
 }
 
 // gateway is a running gateway with a listener of each scheme that it has.

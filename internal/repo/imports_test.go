@@ -89,6 +89,7 @@ var rooms = map[string]room{
 	},
 	"cmd/gateway":      {level: 4, all: true, why: "commands, configuration, and the one place where rooms meet"},
 	"internal/leak":    {level: 0, testOnly: true, why: "finds goroutines that a test left running"},
+	"internal/testbed": {level: 0, testOnly: true, why: "other programs that tests of several rooms stand beside"},
 	"internal/repo":    {level: 0, testOnly: true, why: "these rules"},
 	"internal/e2e":     {level: 4, all: true, testOnly: true, why: "the whole gateway from outside"},
 	"internal/interop": {level: 1, may: []string{"mqtt"}, testOnly: true, why: "the whole gateway as other clients see it, through its sockets"},
