@@ -70,6 +70,7 @@ func brief(s string) string {
 type verdict struct {
 	drop   bool          // nobody gets it; the client is answered nevertheless
 	reason packet.Reason // of that answer, in MQTT 5
+	why    error         // ... in words; nil: the client is to believe that all is well
 }
 
 // route passes a publication of the client on, unless that must not be.
@@ -79,7 +80,7 @@ func (c *conn) route(t *turn, p *publication) error {
 	case err != nil:
 		return err
 	case v.drop:
-		c.turnDown(t, p, v.reason)
+		c.turnDown(t, p, v.reason, v.why)
 		return nil
 	}
 	if c.parked.any() { // what comes behind stays behind
@@ -93,12 +94,15 @@ func (c *conn) route(t *turn, p *publication) error {
 
 // turnDown answers a publication that goes nowhere. Only MQTT 5 has words for it;
 // after a failure the client does not release a QoS 2 message [MQTT-4.3.3-9].
-func (c *conn) turnDown(t *turn, p *publication, why packet.Reason) {
+func (c *conn) turnDown(t *turn, p *publication, reason packet.Reason, why error) {
 	if p.qos == mqtt.AtMostOnce {
 		return
 	}
-	if c.version == packet.V5 && why.Failed() {
-		id := c.out.explain(p.waiter.turn, why)
+	if c.version == packet.V5 && reason.Failed() {
+		f := c.five.Load()
+		ack := packet.Ack{Type: packet.TypePuback, Reason: reason, Properties: f.because(reason, why)} // a PUBREC has the same size
+		f.fit(&ack.Properties, ack.Append)
+		id := c.out.explain(p.waiter.turn, reason, ack.Properties)
 		if p.receipt != nil {
 			c.s.takeReceipt(id, p.receipt)
 			c.out.arrived()
@@ -107,13 +111,20 @@ func (c *conn) turnDown(t *turn, p *publication, why packet.Reason) {
 	p.waiter.tellNow(t)
 }
 
-// explain gives a reason to an answer that is owed, and returns the packet
-// identifier that it is for.
-func (o *output) explain(n uint64, why packet.Reason) (id uint16) {
+// maxExplained is how many answers in a row may keep words of explanation while
+// they wait for those before them.
+const maxExplained = 16
+
+// explain gives a reason to an answer that is owed, in words if there is room for
+// them, and returns the packet identifier that it is for.
+func (o *output) explain(n uint64, reason packet.Reason, words packet.Properties) (id uint16) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	ack := &o.answers.at(int(n - o.first)).ack
-	ack.Reason = why
+	ack.Reason = reason
+	if n-o.first < maxExplained {
+		ack.Properties = words
+	}
 	return ack.ID
 }
 
@@ -220,9 +231,9 @@ func (c *conn) deny(topic string, why error) verdict {
 		c.log().Warn("refused a message; others to this topic are refused silently", "topic", topic, "reason", why, "more_topics_are_named", len(c.told) < maxTold)
 	}
 	if errors.Is(why, auth.ErrNotAuthorized) {
-		return verdict{drop: true, reason: packet.ReasonNotAuthorized}
+		return verdict{drop: true, reason: packet.ReasonNotAuthorized, why: why}
 	}
-	return verdict{drop: true, reason: packet.ReasonImplementationError}
+	return verdict{drop: true, reason: packet.ReasonImplementationError, why: why}
 }
 
 // life is a context that ends with a connection.

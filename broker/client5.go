@@ -1,12 +1,8 @@
 package broker
 
 import (
-	"errors"
-	"strings"
 	"time"
 
-	"tidegate/broker/auth"
-	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
 
@@ -128,81 +124,6 @@ func (f *client5) forget() {
 // takes reports whether a packet of so many bytes is not larger than the client
 // allows [MQTT-3.1.2-24]. So does nil, which is a client that cannot say so.
 func (f *client5) takes(size int) bool { return f == nil || f.maxPacket == 0 || size <= f.maxPacket }
-
-// reasons says to a client of MQTT 5 what an error means.
-var reasons = []struct {
-	err    error
-	reason packet.Reason
-}{
-	{mqtt.ErrTooLarge, packet.ReasonPacketTooLarge},
-	{errTakenOver, packet.ReasonSessionTakenOver},
-	{errShutdown, packet.ReasonServerShuttingDown},
-	{errKeepAlive, packet.ReasonKeepAliveTimeout},
-	{errTooManyQoS2, packet.ReasonReceiveMaximumExceeded},
-	{errStore, packet.ReasonUnspecifiedError},
-	{errTooMany, packet.ReasonQuotaExceeded},
-	{errMemory, packet.ReasonQuotaExceeded},
-	{errNoMemory, packet.ReasonQuotaExceeded},
-	{errMethod, packet.ReasonBadAuthenticationMethod},
-	{auth.ErrNotAuthorized, packet.ReasonNotAuthorized},
-	{auth.ErrBadCredentials, packet.ReasonBadUsernameOrPassword},
-	{errShareName, packet.ReasonTopicFilterInvalid},
-	{errShares, packet.ReasonQuotaExceeded},
-	{errSubscriptions, packet.ReasonQuotaExceeded},
-	{errTooDeep, packet.ReasonTopicFilterInvalid},
-	{errRetained, packet.ReasonQuotaExceeded},
-}
-
-// reasonFor says to a client of MQTT 5 why something fails, with otherwise if there
-// is no word for it.
-func reasonFor(why error, otherwise packet.Reason) packet.Reason {
-	var e *packet.Error
-	if errors.As(why, &e) {
-		return e.Reason
-	}
-	for _, r := range reasons {
-		if errors.Is(why, r.err) {
-			return r.reason
-		}
-	}
-	return otherwise
-}
-
-// maxReasonText is the longest reason string that is sent, in bytes.
-const maxReasonText = 200
-
-// explanation appends the reason string for why. What a hook of the program has to
-// say is not for strangers.
-func explanation(p packet.Properties, reason packet.Reason, why error) packet.Properties {
-	text := why.Error()
-	if errors.As(why, new(refusal)) {
-		text = reason.String()
-	}
-	text = strings.ToValidUTF8(text[:min(len(text), maxReasonText)], "") // it may be cut inside a character
-	return p.AppendText(packet.PropReasonString, strings.ReplaceAll(text, "\x00", ""))
-}
-
-// goodbye sends a client of MQTT 5 the reason why its connection ends
-// [MQTT-4.13.2-1]. Nothing is written to any client after that.
-func (c *conn) goodbye(why error) {
-	defer c.out.close()
-	f := c.five.Load()
-	reason := reasonFor(why, packet.ReasonSuccess)
-	if f == nil || reason == packet.ReasonSuccess {
-		return
-	}
-	d := packet.Disconnect5{Reason: reason}
-	if f.reasons {
-		d.Properties = explanation(nil, reason, why)
-	}
-	raw := d.Append(nil)
-	if !f.takes(len(raw)) { // [MQTT-3.14.2-3]
-		d.Properties = nil
-		raw = d.Append(raw[:0])
-	}
-	c.out.packet(raw)
-	c.out.flush()
-}
 
 // disconnect5 handles a DISCONNECT of MQTT 5 (section 3.14).
 func (c *conn) disconnect5(f packet.Frame) error {

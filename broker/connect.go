@@ -88,15 +88,11 @@ func (c *conn) refuse(t *turn, a *arrival, why error) error {
 	k := packet.Connack{Version: a.Version}
 	if a.Version == packet.V5 {
 		k.Reason = reasonFor(why, packet.ReasonServerUnavailable)
-		k.Properties = explanation(nil, k.Reason, why)
+		k.Properties = a.five.because(k.Reason, why)
 	} else if k.Code = codeFor(why); k.Code == packet.Accepted {
 		return why
 	}
-	raw := k.Append(nil)
-	if !a.five.takes(len(raw)) {
-		k.Properties = nil
-		raw = k.Append(raw[:0])
-	}
+	raw := a.five.fit(&k.Properties, k.Append)
 	if a.five.takes(len(raw)) { // [MQTT-3.1.2-24]
 		c.flushIf(t, c.out.packet(raw))
 	}

@@ -29,7 +29,7 @@
 //	window.go     what was sent and not yet acknowledged
 //	output.go     bytes to the socket; inbox.go for consumers in the process
 //	budget.go     what all clients take of the memory (holding.go), and who has to go
-//	refused.go    the reasons for which something is refused
+//	refused.go    the causes for which something is refused; reasons.go, what a client of MQTT 5 is told
 //
 // # Locks
 //

@@ -48,8 +48,9 @@ type PublishHook interface {
 	// OnPublish returns the message that is passed on: m, or another one with
 	// the same QoS. An error that wraps [ErrDropped] drops it and lets the
 	// client believe that all is well. Any other refuses it: an MQTT 5 client is
-	// told so, with "not authorized" if the error wraps [auth.ErrNotAuthorized];
-	// older versions have no words for it and get the usual acknowledgement.
+	// told so, with "not authorized" if the error wraps [auth.ErrNotAuthorized]
+	// and the first 200 bytes of the error's text as the reason string; older
+	// versions have no words for it and get the usual acknowledgement.
 	// When ctx is done, the connection is at its end.
 	OnPublish(ctx context.Context, from Client, m mqtt.Message) (mqtt.Message, error)
 }

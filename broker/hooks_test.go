@@ -168,11 +168,12 @@ func TestPublishHook(t *testing.T) {
 					"vanish": packet.ReasonSuccess, "refuse": packet.ReasonImplementationError, "forbid": packet.ReasonNotAuthorized,
 					"break": packet.ReasonImplementationError, "swell": packet.ReasonImplementationError,
 				} {
+					words := map[string]string{"refuse": reason.Error(), "forbid": "not authorized", "break": "a/#", "swell": "2097157 bytes"}[topic]
 					err := pub.Publish(d.ctx(), mqtt.Message{Topic: topic, QoS: q, Retain: true})
 					var told *client.ReasonError
 					if version == packet.V5 && q > 0 && want.Failed() {
-						if !errors.As(err, &told) || told.Reason != want {
-							t.Errorf("%s: %v, want reason 0x%02x", topic, err, byte(want))
+						if !errors.As(err, &told) || told.Reason != want || !strings.Contains(told.Properties.Text(packet.PropReasonString), words) {
+							t.Errorf("%s: %v, want reason 0x%02x and %q", topic, err, byte(want), words)
 						}
 					} else if err != nil {
 						t.Errorf("%s: %v", topic, err)

@@ -46,7 +46,7 @@ type output struct {
 	fewer   chan struct{} // closed when answers or bytes have become fewer; nil: nobody waits
 }
 
-// ackSize is what the answers take that say nothing but which packet they are for.
+// ackSize is what an answer takes beside its properties, or more.
 const ackSize = 8
 
 // answer is a PUBACK or PUBREC that is owed.
@@ -94,7 +94,7 @@ func (o *output) ackLocked(a packet.Ack) (flush bool) {
 	if !o.open() {
 		return false
 	}
-	o.buf = a.Append(grow(o.buf, ackSize))
+	o.buf = a.Append(grow(o.buf, ackSize+len(a.Properties)))
 	o.packets++
 	return o.touch()
 }

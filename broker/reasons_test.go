@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -160,6 +161,52 @@ func TestRefusalsSayWhy(t *testing.T) {
 	w = d.wire5(named("GS2").AppendUint(packet.PropMaximumPacketSize, 20))
 	if k := w.connack5(packet.ReasonBadAuthenticationMethod); len(k.Properties) > 0 {
 		t.Errorf("CONNACK has the properties %q, and the client takes 20 bytes", k.Properties)
+	}
+}
+
+// Refusals that wait behind an answer that is not due take no more memory than some
+// reason strings: those further back have their code alone.
+func TestFewRefusalsKeepTheirWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newBed(t, func(d *bed) {
+			d.cfg.Listeners = nil
+			d.opts.Hooks.Authorizer = authorize(func(_ auth.Identity, _ auth.Action, topic string) bool { return topic != "secret" })
+		})
+		away := d.piped(kept("away"))
+		away.connack(packet.Accepted, false)
+		away.subscribe("t", 1)
+		away.disconnect()
+		w := d.piped(five5("x", nil))
+		w.connack5(packet.ReasonSuccess)
+		first := packet.Publish{Version: packet.V5, Topic: []byte("t"), QoS: 1, ID: 100} // waits for the disk
+		raw := first.Append(nil)
+		for id := range uint16(20) {
+			p := packet.Publish{Version: packet.V5, Topic: []byte("secret"), QoS: 1, ID: 1 + id}
+			raw = p.Append(raw)
+		}
+		w.send(raw)
+		w.wantReason(packet.TypePuback, 100, packet.ReasonSuccess)
+		for id := range uint16(20) {
+			a := w.wantReason(packet.TypePuback, 1+id, packet.ReasonNotAuthorized)
+			if text := a.Properties.Text(packet.PropReasonString); (text != "") != (id < maxExplained-1) {
+				t.Errorf("refusal %d says %q", 1+id, text)
+			}
+		}
+	})
+}
+
+// A SUBSCRIBE with many filters that are refused is answered with few words.
+func TestComplaintsAreSaidOnceAndShort(t *testing.T) {
+	var c complaints
+	for _, text := range []string{"first", "second", "first", strings.Repeat("x", 300), "last"} {
+		c.add(errors.New(text))
+	}
+	if want := "first; second; " + strings.Repeat("x", 300); c.text != want {
+		t.Errorf("got %q", c.text)
+	}
+	p := (*client5)(nil).because(packet.ReasonUnspecifiedError, errors.New(strings.Repeat("x", 199)+"é\x00"))
+	if text := p.Text(packet.PropReasonString); text != strings.Repeat("x", 199) {
+		t.Errorf("a reason string of %d bytes: %q", len(text), text)
 	}
 }
 

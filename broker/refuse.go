@@ -262,7 +262,7 @@ func (c *conn) pass(t *turn, p *publication) error {
 		if errors.Is(err, errFull) {
 			c.b.stats.refusals.count(becauseQueue)
 		}
-		c.turnDown(t, p, reasonFor(err, packet.ReasonQuotaExceeded))
+		c.turnDown(t, p, reasonFor(err, packet.ReasonQuotaExceeded), err)
 		return nil
 	}
 	return err

@@ -26,7 +26,9 @@ func TestFullQueueRefusesPublishersThatCanBeTold(t *testing.T) {
 	other.subscribe("t/x", 1)
 	w := d.connected5(nil)
 	w.publish5("t/x", 1, 1, true)
-	w.wantReason(packet.TypePuback, 1, packet.ReasonQuotaExceeded)
+	if a := w.wantReason(packet.TypePuback, 1, packet.ReasonQuotaExceeded); a.Properties.Text(packet.PropReasonString) != errFull.Error() {
+		t.Errorf("PUBACK says %q", a.Properties)
+	}
 	w.publish5("t/x", 2, 2, false)
 	w.wantReason(packet.TypePubrec, 2, packet.ReasonQuotaExceeded)
 	w.publish5("elsewhere", 1, 3, false)

@@ -51,7 +51,7 @@ func (b *Broker) route(t *turn, p *publication) error {
 		}
 	}
 	if p.tellable() && p.unheard(m) {
-		p.waiter.c.out.explain(p.waiter.turn, packet.ReasonNoMatchingSubscribers)
+		p.waiter.c.out.explain(p.waiter.turn, packet.ReasonNoMatchingSubscribers, nil)
 	}
 	rec := b.owe(t, p, m, kept, wanted)
 	b.send(t, p, m, kept, rec)

@@ -201,7 +201,7 @@ const maxLevels = 200
 
 var (
 	errTooDeep       = fmt.Errorf("the filter has more than %d levels", maxLevels)
-	errSubscriptions = errors.New("the session has as many as max_subscriptions allows")
+	errSubscriptions = errors.New("the session has as many subscriptions as max_subscriptions allows")
 )
 
 // subscribe adds or changes a subscription and reports whether there was one with

@@ -54,7 +54,7 @@ const sharePrefix = "$share/"
 func isShared(filter string) bool { return strings.HasPrefix(filter, sharePrefix) }
 
 var (
-	errShareName = errors.New("it is not $share/GROUP/FILTER with a group of at least one character, without + and #")
+	errShareName = errors.New("the filter is not $share/GROUP/FILTER with a group of at least one character, without + and #")
 	errShares    = errors.New("there are as many shared subscriptions as max_sessions allows")
 )
 

@@ -13,20 +13,26 @@ func (c *conn) subscribe(t *turn, f packet.Frame) error {
 		return err
 	}
 	k := packet.Suback{Version: c.version, ID: p.ID}
+	five, refused := c.five.Load(), complaints{}
 	wanted := make([]mqtt.Subscription, 0, len(p.Subscriptions)) // those whose retained messages are
 	for _, sub := range p.Subscriptions {
 		had, err := c.subscribeTo(t, sub)
 		k.Codes = append(k.Codes, granted(sub, err))
 		k.Reasons = append(k.Reasons, granted5(sub, err))
-		if err == nil && !isShared(sub.Filter) && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) {
+		if err != nil {
+			refused.add(err)
+		} else if !isShared(sub.Filter) && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !had) {
 			wanted = append(wanted, sub)
 		}
+	}
+	if refused.text != "" {
+		k.Properties = five.because(packet.ReasonUnspecifiedError, &refused)
 	}
 	return c.answerSaved(t, func(t *turn, err error) {
 		if err != nil {
 			return
 		}
-		c.answer(t, k.Append(nil))
+		c.answer(t, five.fit(&k.Properties, k.Append))
 		for _, sub := range wanted {
 			c.b.sendRetained(t, c.s, sub)
 		}
