@@ -291,22 +291,30 @@ func (s *session) inUse(id uint16) bool {
 }
 
 // refused takes the consumer's word that it does not want a QoS 2 message, which
-// ends it [MQTT-4.3.3-4].
-func (s *session) refused(t *turn, id uint16) {
+// ends it [MQTT-4.3.3-4]. Like all that take an answer it returns wrong if the
+// message waits for another; an answer to nothing does no harm.
+func (s *session) refused(t *turn, id uint16) (wrong bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sl, ok := s.window.refuse(id); ok {
-		s.delivered(t, sl)
-	}
+	sl, ok := s.window.refuse(id)
+	return s.answered(t, id, sl, ok)
 }
 
 // puback takes the consumer's acknowledgement of a QoS 1 message.
-func (s *session) puback(t *turn, id uint16) {
+func (s *session) puback(t *turn, id uint16) (wrong bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sl, ok := s.window.ack(id); ok {
+	sl, ok := s.window.ack(id)
+	return s.answered(t, id, sl, ok)
+}
+
+// answered ends the exchange of the message in sl, if ok. The caller holds mu.
+func (s *session) answered(t *turn, id uint16, sl slot, ok bool) (wrong bool) {
+	if ok {
 		s.delivered(t, sl)
+		return false
 	}
+	return s.window.uses(id)
 }
 
 // ackSeq is puback for a consumer that names messages by their place in the
@@ -325,18 +333,22 @@ func (s *session) ackSeq(t *turn, seq uint64) {
 // answers it goes out once that is on disk, if the session is durable: after
 // PUBREL the consumer may forget the identifier, so the message must never be
 // sent again.
-func (s *session) pubrec(t *turn, id uint16) {
+func (s *session) pubrec(t *turn, id uint16) (wrong bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sl := s.window.rec(id)
+	if sl == nil && s.window.uses(id) {
+		return true
+	}
 	if sl == nil || sl.seq == 0 {
 		s.release(t, id)
-		return
+		return false
 	}
 	if !s.isBeyond(sl.seq) {
 		s.beyond = append(s.beyond, acked{from: sl.seq - 1, seq: sl.seq, released: true})
 	}
 	s.releaseOnDisk(t, id)
+	return false
 }
 
 func (s *session) releaseOnDisk(t *turn, id uint16) {
@@ -356,12 +368,11 @@ func (s *session) release(t *turn, id uint16) {
 }
 
 // pubcomp takes the consumer's last word on a QoS 2 message.
-func (s *session) pubcomp(t *turn, id uint16) {
+func (s *session) pubcomp(t *turn, id uint16) (wrong bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sl, ok := s.window.comp(id); ok {
-		s.delivered(t, sl)
-	}
+	sl, ok := s.window.comp(id)
+	return s.answered(t, id, sl, ok)
 }
 
 // delivered notes that the message of sl is acknowledged, and sends the next.

@@ -225,19 +225,24 @@ func (c *conn) ack(t *turn, f packet.Frame) error {
 	if err := p.Decode(f); err != nil {
 		return err
 	}
-	switch p.Type {
-	case packet.TypePuback:
-		c.s.puback(t, p.ID)
-	case packet.TypePubrec:
-		if p.Reason.Failed() {
-			c.s.refused(t, p.ID)
-		} else {
-			c.s.pubrec(t, p.ID)
-		}
-	case packet.TypePubcomp:
-		c.s.pubcomp(t, p.ID)
-	case packet.TypePubrel:
+	var wrong bool
+	switch {
+	case p.Type == packet.TypePubrel:
 		return c.pubrel(t, p.ID)
+	case p.Type == packet.TypePuback:
+		wrong = c.s.puback(t, p.ID)
+	case p.Type == packet.TypePubcomp:
+		wrong = c.s.pubcomp(t, p.ID)
+	case p.Reason.Failed():
+		wrong = c.s.refused(t, p.ID)
+	default:
+		wrong = c.s.pubrec(t, p.ID)
+	}
+	if wrong { // or it would stay under way for as long as the client stays
+		return &packet.Error{
+			Reason: packet.ReasonProtocolError, ID: "MQTT-4.5.0-2",
+			Text: fmt.Sprintf("%s for the packet identifier %d, which waits for another answer", p.Type, p.ID),
+		}
 	}
 	return nil
 }
