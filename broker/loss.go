@@ -53,7 +53,8 @@ type Loss struct {
 	Filter  string    `json:"filter"`  // of the subscription; "other": likewise, or it is not known
 	Reason  string    `json:"reason"`
 	Count   uint64    `json:"count"`
-	Bytes   uint64    `json:"bytes"` // topic, payload and properties of those that were in memory
+	AtLeast bool      `json:"at_least,omitempty"` // a file of the journal was lost, and how many more it held for the session is not known
+	Bytes   uint64    `json:"bytes"`              // topic, payload and properties of those that were in memory
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
 }
@@ -76,9 +77,9 @@ func newLossLedger() *lossLedger {
 	return &lossLedger{rows: make(map[lossKey]*lossRow), dirty: make(map[lossKey]bool)}
 }
 
-// add counts n messages. It reports whether they are the first that the disk
+// add counts more. It reports whether they are the first that the disk
 // does not know of.
-func (l *lossLedger) add(k lossKey, n, bytes uint64, now time.Time) (first bool) {
+func (l *lossLedger) add(k lossKey, more Loss) (first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(k.session)+len(k.filter) > maxLossName {
@@ -88,7 +89,7 @@ func (l *lossLedger) add(k lossKey, n, bytes uint64, now time.Time) (first bool)
 	if l.rows[k] == nil && k.session != lossOther && len(l.rows) >= maxLosses {
 		l.fold()
 	}
-	l.count(k, Loss{Count: n, Bytes: bytes, First: now, Last: now})
+	l.count(k, more)
 	return first
 }
 
@@ -102,6 +103,7 @@ func (l *lossLedger) count(k lossKey, more Loss) {
 	}
 	row.Count += more.Count
 	row.Bytes += more.Bytes
+	row.AtLeast = row.AtLeast || more.AtLeast
 	if more.First.Before(row.First) {
 		row.First = more.First
 	}
@@ -149,7 +151,10 @@ func (l *lossLedger) list() []Loss {
 // with a zero byte between them, to version, count, bytes, first and last.
 const lossTable = "losses"
 
-const lossVersion = 1
+const (
+	lossVersion = 1
+	lossAtLeast = 2 // ... of a row whose count is a lower bound
+)
 
 // take returns the rows that the store does not know as they are.
 func (l *lossLedger) take() (rows []store.Row) {
@@ -171,7 +176,11 @@ func (k lossKey) appendTo(dst []byte) []byte {
 }
 
 func (l *Loss) appendTo(dst []byte) []byte {
-	dst = binary.AppendUvarint(append(dst, lossVersion), l.Count)
+	version := byte(lossVersion)
+	if l.AtLeast {
+		version = lossAtLeast
+	}
+	dst = binary.AppendUvarint(append(dst, version), l.Count)
 	dst = binary.AppendUvarint(dst, l.Bytes)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(l.First.UnixMilli()))
 	return binary.BigEndian.AppendUint64(dst, uint64(l.Last.UnixMilli()))
@@ -180,7 +189,7 @@ func (l *Loss) appendTo(dst []byte) []byte {
 // restore takes over a row of the store.
 func (l *lossLedger) restore(key, value []byte) error {
 	names := bytes.Split(key, []byte{0})
-	if len(names) != 3 || len(value) == 0 || value[0] != lossVersion {
+	if len(names) != 3 || len(value) == 0 || value[0] != lossVersion && value[0] != lossAtLeast {
 		return errDamaged
 	}
 	count, n := binary.Uvarint(value[1:])
@@ -191,7 +200,10 @@ func (l *lossLedger) restore(key, value []byte) error {
 	}
 	first := time.UnixMilli(int64(binary.BigEndian.Uint64(times))).UTC()
 	last := time.UnixMilli(int64(binary.BigEndian.Uint64(times[8:]))).UTC()
-	row := Loss{Session: string(names[0]), Filter: string(names[1]), Reason: string(names[2]), Count: count, Bytes: size, First: first, Last: last}
+	row := Loss{
+		Session: string(names[0]), Filter: string(names[1]), Reason: string(names[2]),
+		Count: count, AtLeast: value[0] == lossAtLeast, Bytes: size, First: first, Last: last,
+	}
 	l.rows[lossKey{row.Session, row.Filter, row.Reason}] = &lossRow{row, true}
 	return nil
 }
@@ -211,9 +223,25 @@ func (b *Broker) Losses() []Loss { return b.losses.list() }
 
 // enterLoss writes n messages into the ledger, on disk with the next commit.
 func (b *Broker) enterLoss(k lossKey, n, bytes uint64) {
-	if b.losses.add(k, n, bytes, time.Now().UTC().Truncate(time.Millisecond)) {
+	if b.losses.add(k, lossNow(n, bytes)) {
 		b.commit.also(b.now() + lossDelay)
 	}
+}
+
+func lossNow(n, bytes uint64) Loss {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	return Loss{Count: n, Bytes: bytes, First: now, Last: now}
+}
+
+// loseTail enters for every queue that it may have lost messages, when the newest
+// file of the journal is lost, and nobody knows what it held.
+func (b *Broker) loseTail() {
+	more := lossNow(0, 0)
+	more.AtLeast = true
+	for _, s := range b.queues {
+		b.losses.add(lossKey{s.name(), s.onlyFilter(), lostDamaged}, more)
+	}
+	b.commit.due, b.commit.rowsDue = 0, 0
 }
 
 // lose counts a message that the session was owed. The caller holds mu.

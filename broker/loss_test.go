@@ -2,6 +2,8 @@ package broker
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -53,7 +55,8 @@ func TestWhatASlowSubscriberIsOwedIsQueuedOrInTheLedger(t *testing.T) {
 func TestLedgerHasABoundAndLosesNoCount(t *testing.T) {
 	l := newLossLedger()
 	for i := range 3 * maxLosses {
-		l.add(lossKey{fmt.Sprint(i), "a", lostMemory}, 1, 1, time.Unix(int64(i), 0))
+		at := time.Unix(int64(i), 0)
+		l.add(lossKey{fmt.Sprint(i), "a", lostMemory}, Loss{Count: 1, Bytes: 1, First: at, Last: at})
 	}
 	if len(l.dirty) > maxLosses+1 {
 		t.Errorf("%d rows wait for the disk", len(l.dirty))
@@ -150,6 +153,36 @@ func TestWhatTheDiskHasLostStandsInTheLedger(t *testing.T) {
 	d.wantLosses("sub a damaged 1")
 }
 
+// Nobody knows what the newest file of the journal held when it is gone. The ledger
+// says so for each queue, and goes on to say so.
+func TestMissingNewestFileStandsInTheLedger(t *testing.T) {
+	d := newBed(t, nil)
+	d.damaged = true
+	sub := d.dial("sub", durable)
+	sub.subscribe("a", 1)
+	sub.Close()
+	d.dial("pub", nil).publish("a", "gone", 1)
+	d.stop()
+	files, _ := filepath.Glob(filepath.Join(d.dir, "journal", "*.seg"))
+	if len(files) != 1 {
+		t.Fatalf("the journal has %v", files)
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		d.start()
+		if l := d.b.Losses(); len(l) != 1 || l[0].Session != "sub" || l[0].Filter != "a" || l[0].Reason != lostDamaged || l[0].Count != 0 || !l[0].AtLeast {
+			t.Errorf("the ledger has %+v", l)
+		}
+		d.stop()
+	}
+	d.start()
+	sub = d.dial("sub", durable)
+	d.dial("pub", nil).publish("a", "new", 1)
+	sub.want("a", "new", 1)
+}
+
 // spoil adds a record that makes no sense to the only queue.
 func (d *bed) spoil() {
 	d.t.Helper()
@@ -194,7 +227,7 @@ func TestRowsThatMadeRoomAreNotInTheStore(t *testing.T) {
 	l, at := newLossLedger(), 0
 	lose := func(id string) {
 		at++
-		l.add(lossKey{id, "a", lostMemory}, 1, 1, time.Unix(int64(at), 0))
+		l.add(lossKey{id, "a", lostMemory}, Loss{Count: 1, Bytes: 1, First: time.Unix(int64(at), 0), Last: time.Unix(int64(at), 0)})
 	}
 	kept := map[string][]byte{}
 	commit := func() {

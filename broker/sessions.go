@@ -240,6 +240,9 @@ func (b *Broker) restore() error {
 		}
 	}
 	b.restoreMembers()
+	if b.commit.store.Stats().TailLost {
+		b.loseTail()
+	}
 	if err := b.commit.store.Marks(func(key, _ []byte) error { return b.restoreReceipt(key) }); err != nil {
 		return err
 	}

@@ -77,6 +77,7 @@ func (s *Store) commitBatch(b *Batch) error {
 	if err := s.nameJournal(); err != nil {
 		return err
 	}
+	s.noteNewest()
 	if err := s.commitJournal(b); err != nil {
 		return err
 	}

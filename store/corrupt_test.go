@@ -38,7 +38,11 @@ func damaged(t *testing.T, spoil func(state string, segments []string)) (dir str
 		b.Marks = []Row{{Key: []byte("mark"), Value: []byte("m")}}
 		commit(t, s, b)
 	}
-	commit(t, s, &Batch{Rows: []Row{{Table: "t", Key: []byte("k"), Value: []byte("the row")}}})
+	commit(t, s, &Batch{Rows: []Row{
+		{Table: "losses", Key: []byte("k"), Value: []byte("a loss")},
+		{Table: "sessions", Key: []byte("k"), Value: []byte("a session")},
+		{Table: "t", Key: []byte("k"), Value: []byte("the row")},
+	}})
 	closeTest(t, s)
 	verifyExact(t, dir)
 	segments := segmentsOf(t, dir)

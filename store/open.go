@@ -25,6 +25,7 @@ func (s *Store) openJournal() error {
 	if err != nil {
 		return err
 	}
+	lost = s.missNewest(lost)
 	s.unnamed = true // a process that crashed may not have come to sync it
 	for _, path := range leftovers {
 		if err := os.Remove(path); err != nil {
@@ -70,6 +71,7 @@ func (s *Store) dealWithNewest(g *segment, damage error) (placed bool, err error
 	}
 	err = s.setAside(g.path, damage, "the records in it are lost; positions fall back to the segment before, so messages may arrive twice")
 	if err == nil {
+		s.stats.TailLost = true
 		s.unchain(g)
 	}
 	return false, err

@@ -33,9 +33,14 @@ func (s *Store) openForReading() (err error) {
 	if s.state, err = openFile(filepath.Join(s.dir, stateName), bolt.Options{ReadOnly: true}, nil); err != nil {
 		return err
 	}
-	if _, _, err = s.listJournal(); err != nil {
+	if err := s.readNoted(); err != nil {
 		return err
 	}
+	lost, _, err := s.listJournal()
+	if err != nil {
+		return err
+	}
+	s.missNewest(lost)
 	for len(s.segments) > 0 {
 		g := s.segments[len(s.segments)-1]
 		if err = s.openNewest(g); !isCorrupt(err) {

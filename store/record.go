@@ -12,7 +12,7 @@ const (
 	formatVersion = 1 // of a file
 	valueVersion  = 1 // of one value
 
-	metaBucket    = "meta"    // in every file: formatKey, in a segment also firstKey and perhaps rewritesKey
+	metaBucket    = "meta"    // in every file: formatKey; in a segment also firstKey and perhaps rewritesKey, in state.db tablesKey and newestKey
 	queuesBucket  = "queues"  // in a segment
 	marksBucket   = "marks"   // in a segment
 	summaryBucket = "summary" // in a segment that takes no more records
@@ -21,6 +21,8 @@ const (
 	formatKey   = "format"
 	firstKey    = "first"
 	rewritesKey = "rewrites" // in a segment that was rewritten
+	tablesKey   = "tables"   // in state.db: the names of its tables, which have no checksum where they stand
+	newestKey   = "newest"   // in state.db: the first Seq of the newest segment
 )
 
 // frameSize is the version byte and the checksum in front of every value.

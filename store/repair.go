@@ -190,6 +190,7 @@ func (s *Store) rebuildState(damage error) (*boltFile, error) {
 		return nil, fmt.Errorf("salvage %q: %w", path, err)
 	}
 	defer v.close()
+	v.restoreNames()
 	rows := 0
 	f, err := writeAside(path+tmpSuffix, stateOptions, func(f *boltFile) error {
 		return f.update(func(tx *bolt.Tx) error {
@@ -205,7 +206,7 @@ func (s *Store) rebuildState(damage error) (*boltFile, error) {
 					return err
 				}
 			}
-			return nil
+			return errors.Join(v.putNewest(tx), listTables(tx, nil))
 		})
 	})
 	if err != nil {

@@ -235,6 +235,8 @@ func checkBuckets(tx *bolt.Tx) error {
 				return checkStart(binary.BigEndian.Uint64(name[len(partPrefix):]), b)
 			}
 			return nil
+		case string(name) == queuesBucket:
+			return checkQueues(b)
 		case isFixed(string(name)):
 			return nil
 		}
@@ -244,6 +246,16 @@ func checkBuckets(tx *bolt.Tx) error {
 		err = fmt.Errorf("of its buckets %d are missing", len(missing))
 	}
 	return err
+}
+
+// checkQueues fails if b holds something else: its root may lead to another bucket's.
+func checkQueues(b *bolt.Bucket) error {
+	return b.ForEach(func(k, _ []byte) error {
+		if len(k) != 4 {
+			return fmt.Errorf("it has %x for a queue", k)
+		}
+		return nil
+	})
 }
 
 // isFixed reports whether every segment may have a bucket of that name.

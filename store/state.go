@@ -31,7 +31,7 @@ func (s *Store) openState() error {
 		f, err = s.rebuildState(err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		s.reportMissing(path)
+		s.missState(path)
 		f, err = createFile(path, stateOptions, func(*bolt.Tx) error { return nil })
 	}
 	if err != nil {
@@ -39,27 +39,26 @@ func (s *Store) openState() error {
 	}
 	s.state = f
 	s.wore(wearSegments, f.spent())
+	if err := s.readNoted(); err != nil {
+		return err
+	}
 	return syncDir(s.dir) // also of a process that crashed before it could
 }
 
-// reportMissing says so if state.db is not there, and a journal is.
-func (s *Store) reportMissing(path string) {
-	segments, _ := filepath.Glob(filepath.Join(s.journal(), "*"+segSuffix))
-	if len(segments) == 0 {
-		return
+// missState says so if state.db is not there, and a journal is.
+func (s *Store) missState(path string) {
+	if segments, _ := filepath.Glob(filepath.Join(s.journal(), "*"+segSuffix)); len(segments) > 0 {
+		s.reportMissing(path, "store: state.db is missing; sessions, subscriptions and retained messages start empty")
 	}
-	s.log.Error("store: state.db is missing; sessions, subscriptions and retained messages start empty", "file", path)
-	s.mu.Lock()
-	s.stats.FilesMissing++
-	s.mu.Unlock()
 }
 
-// isState fails for a segment that has got the name of state.db.
+// isState fails for a segment that has got the name of state.db, and if a table is
+// missing.
 func isState(tx *bolt.Tx) error {
 	if tx.Bucket([]byte(metaBucket)).Get([]byte(firstKey)) != nil {
 		return errors.New("it is a segment of the journal")
 	}
-	return nil
+	return checkTables(tx)
 }
 
 // commitRows makes rows durable in one transaction. If state.db turns out to be
@@ -88,7 +87,7 @@ func (s *Store) putRows(rows []Row) error {
 				return err
 			}
 		}
-		return nil
+		return listTables(tx, rows)
 	})
 	s.shareWear(s.state.spent(), givenRows(rows))
 	return err
@@ -104,6 +103,7 @@ func (s *Store) healState(damage error) error {
 	s.mu.Lock()
 	old := s.state
 	s.state = f
+	s.noted = 0 // it may not say so any more
 	s.stats.StateRebuilt++
 	s.mu.Unlock()
 	return old.close()

@@ -63,6 +63,7 @@ type Store struct {
 	tail    tail
 	scratch []byte // where the values of a batch are put together
 	unnamed bool   // the journal directory has changes that are not synced
+	noted   uint64 // first record of the segment that state.db takes for the newest
 
 	// mu guards what readers see. The active segment is the last one.
 	mu       sync.Mutex
@@ -105,7 +106,8 @@ type Stats struct {
 	CorruptRows       uint64        // likewise, of state.db, marks and queues
 	FilesQuarantined  uint64        // renamed to *.corrupt-<time>
 	FilesMisplaced    uint64        // of the journal, which had another's name
-	FilesMissing      uint64        // state.db was not there, and a journal was
+	FilesMissing      uint64        // state.db was not there, and a journal was; or the newest segment
+	TailLost          bool          // the newest segment was not there, or nothing of it parsed: how many records it held is not known
 	StateRebuilt      uint64        // state.db was written anew while the store was open; rows may be lost
 	LastCommitFailure error         // nil after a commit that worked
 }

@@ -39,7 +39,8 @@ func Verify(dir string) error {
 // inspectDir returns the verifier for what tests want to know beyond the report.
 func inspectDir(dir string) (*verifier, error) {
 	s := &Store{dir: dir}
-	if _, _, err := s.listJournal(); err != nil {
+	lost, _, err := s.listJournal()
+	if err != nil {
 		return nil, err
 	}
 	v := newVerifier(dir)
@@ -50,12 +51,15 @@ func inspectDir(dir string) (*verifier, error) {
 	case isCorrupt(err):
 		v.unreadable(path, err)
 	case errors.Is(err, fs.ErrNotExist) && len(s.segments) > 0:
-		v.unreadable(path, errors.New("it is missing"))
+		v.unreadable(path, errMissing)
 	case err != nil:
 		return nil, err
 	default:
 		defer state.close()
 		v.file(path, state.view, v.state)
+	}
+	if n := len(s.segments); v.newest > lost && (n == 0 || v.newest > s.segments[n-1].first) {
+		v.unreadable(segmentPath(dir, v.newest), errMissing)
 	}
 	v.journal(s.segments, func(g *segment, fn func(*bolt.Tx) error) error {
 		f, err := openFile(g.path, bolt.Options{ReadOnly: true}, nil)
@@ -89,7 +93,7 @@ func (s *Store) Inspect() (*Report, error) {
 			return nil, ErrClosed
 		}
 		if in && fileSize(g.path) == 0 {
-			v.unreadable(g.path, errors.New("it is missing"))
+			v.unreadable(g.path, errMissing)
 			v.bound(g, lastOf(segments, i))
 		}
 	}
@@ -134,6 +138,7 @@ type verifier struct {
 	queues  map[uint32]Queue  // of the newest segment
 	owed    map[uint32]uint64 // records behind Queue.Acked
 	alone   bool              // nobody else uses the open files
+	newest  uint64            // first record of the segment that state.db takes for the newest
 }
 
 func newVerifier(dir string) *verifier {
@@ -192,6 +197,10 @@ func (v *verifier) tree(path string, tx *bolt.Tx) {
 }
 
 func (v *verifier) state(path string, tx *bolt.Tx) error {
+	if err := checkTables(tx); err != nil {
+		v.finding(path, err)
+	}
+	v.newest = newestOf(tx)
 	return tx.ForEach(func(table []byte, b *bolt.Bucket) error {
 		v.rows(path, string(table), b)
 		return nil

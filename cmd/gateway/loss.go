@@ -21,13 +21,15 @@ const maxLossRows = 100
 type lossReport struct {
 	Messages uint64        `json:"messages"` // all that were lost since the data directory was made
 	Bytes    uint64        `json:"bytes"`
-	Losses   []broker.Loss `json:"losses"` // what lost something last comes first, at most 100 rows
+	AtLeast  bool          `json:"at_least,omitempty"` // a row has a lower bound
+	Losses   []broker.Loss `json:"losses"`             // what lost something last comes first, at most 100 rows
 }
 
 func newLossReport(list []broker.Loss) (r lossReport) {
 	for _, l := range list {
 		r.Messages += l.Count
 		r.Bytes += l.Bytes
+		r.AtLeast = r.AtLeast || l.AtLeast
 	}
 	r.Losses = latest(list, maxLossRows)
 	return r

@@ -138,7 +138,7 @@ func writeLosses(b *strings.Builder, losses []broker.Loss) {
 	var rows [][]string
 	for _, l := range latest(losses, maxLosses) {
 		rows = append(rows, []string{
-			shorten(l.Session, maxFilter), shorten(l.Filter, maxFilter), shorten(l.Reason, maxName), count(l.Count),
+			shorten(l.Session, maxFilter), shorten(l.Filter, maxFilter), shorten(l.Reason, maxName), lost(&l),
 			l.Last.UTC().Format("2006-01-02 15:04:05"),
 		})
 	}
@@ -146,6 +146,14 @@ func writeLosses(b *strings.Builder, losses []broker.Loss) {
 	if more := len(losses) - len(rows); more > 0 {
 		fmt.Fprintf(b, "and %d more rows of the loss ledger\n", more)
 	}
+}
+
+// lost is how many messages the row counts.
+func lost(l *broker.Loss) string {
+	if l.AtLeast {
+		return "at least " + count(l.Count)
+	}
+	return count(l.Count)
 }
 
 func writeBroker(b *strings.Builder, st *admin.Status) {
