@@ -76,7 +76,7 @@ func (c *BenchCmd) defineLoad(p *params) {
 	p.Float64Var(&c.Rate, "rate", 0, "`NUMBER` of messages a second, over all publishers. Default: no limit.")
 	p.IntVar(&c.Window, "window", 100, "`NUMBER` of unacknowledged messages of a publisher.")
 	p.IntVar(&c.E2E, "e2e", 0, "`NUMBER` of outstanding deliveries of a publisher. Default: no limit.")
-	p.IntVar(&c.Pubs, "pubs", 4, "`NUMBER` of publishers of wildcard.")
+	p.IntVar(&c.Pubs, "pubs", 0, "`NUMBER` of publishers of wildcard (default 4) and offline (default 1).")
 	p.IntVar(&c.Filters, "filters", 1000, "`NUMBER` of subscriptions of wildcard.")
 	p.BoolVar(&c.Stall, "stall", false, "Subscribers stop reading until all is published.")
 	p.IntVar(&c.Procs, "procs", 1, "`THREADS` of the load itself.")
@@ -103,7 +103,7 @@ itself, and leaves neither sessions nor retained messages behind.
     wildcard  --pubs publishers, --filters filters over N subscribers
     retained  N retained topics, then one subscriber that takes them all
     conns     N idle connections with a subscription each
-    offline   messages for an absent durable session, which then drains them
+    offline   --pubs publishers to an absent durable session, which then drains
 
 Without --e2e, publishers send as fast as the broker takes messages, and it may drop
 what its subscribers do not read in time.
@@ -112,7 +112,7 @@ Examples:
 
     tidegate bench p2p --rate 1000 --count 5000 --pid "$(pidof mosquitto)"
     tidegate bench fanin --n 100 --e2e 50 --broker-cmd "tidegate run --config bench.yaml"
-    tidegate bench offline --count 20000 --kill KILL --broker-cmd "mosquitto -c durable.conf"`
+    tidegate bench offline --pubs 10 --kill KILL --broker-cmd "mosquitto -c durable.conf"`
 }
 
 // maxProcs is how many threads the load may use.

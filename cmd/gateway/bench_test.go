@@ -91,6 +91,8 @@ func TestBenchScenarios(t *testing.T) {
 		{"retained -n 50 -q 2", 50, 50, 50},
 		{"offline -q 1 --count 500", 500, 500, 500},
 		{"offline -q 2 --count 500", 500, 500, 500},
+		{"offline -q 1 --pubs 7 --count 500", 500, 500, 500},
+		{"offline -q 2 --pubs 3 --count 200 --rate 5000", 200, 200, 200},
 		{"p2p -v 5 -n 3 -q 1 --count 100 --e2e 20", 100, 100, 100},
 		{"offline -v 5 -q 1 --count 200", 200, 200, 200},
 	} {
@@ -101,6 +103,9 @@ func TestBenchScenarios(t *testing.T) {
 			}
 			if r.Sent != c.sent || r.Acked != c.acked || r.Expected != c.expected || r.Expected == 0 {
 				t.Errorf("sent %d, acknowledged %d, expected %d; want %d, %d, %d", r.Sent, r.Acked, r.Expected, c.sent, c.acked, c.expected)
+			}
+			if want := flagged(c.args, "--pubs"); want != "" && strconv.Itoa(r.Pubs) != want {
+				t.Errorf("%d publishers, want %s", r.Pubs, want)
 			}
 			if r.Received != r.Expected || r.Lost+r.Duplicates+r.Unordered+r.Refused+r.Foreign != 0 {
 				t.Errorf("received %d of %d, lost %d, twice %d, out of order %d, refused %d, foreign %d",
@@ -114,6 +119,13 @@ func TestBenchScenarios(t *testing.T) {
 			}
 		})
 	}
+}
+
+// flagged is what follows the flag in args, "" if it is not there.
+func flagged(args, flag string) string {
+	_, after, _ := strings.Cut(args, flag+" ")
+	value, _, _ := strings.Cut(after, " ")
+	return value
 }
 
 func TestBenchConnections(t *testing.T) {
@@ -190,7 +202,7 @@ func TestBenchStartsAndKillsBroker(t *testing.T) {
 	t.Chdir(dir) // the data folder starts here
 	t.Setenv(benchRun, filepath.Join(dir, "bench.yaml"))
 	for _, signal := range []string{"KILL", "TERM"} {
-		r := bench(t, "offline", "--count", "300", "--kill", signal, "--broker-cmd", self, "--broker-log", "log", "--addr", addr)
+		r := bench(t, "offline", "--count", "300", "--pubs", "2", "--kill", signal, "--broker-cmd", self, "--broker-log", "log", "--addr", addr)
 		if r.Acked != 300 || r.Received != 300 || r.Lost+r.Duplicates+r.Unordered != 0 || r.Restart <= 0 || r.SessionPresent == nil || !*r.SessionPresent {
 			t.Errorf("SIG%s: report %+v", signal, r)
 		}

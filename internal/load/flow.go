@@ -63,9 +63,10 @@ func (r *run) wildcard(ctx context.Context) error {
 		topic := wildcardFilter(rng, 0)
 		list[i], fan[i] = []byte(topic), reach(filters, topic)
 	}
-	pick := func(pub, seq int) int { return (seq + pub*wildcardTopics/r.o.Pubs) % wildcardTopics }
+	pubs := r.o.publishers()
+	pick := func(pub, seq int) int { return (seq + pub*wildcardTopics/pubs) % wildcardTopics }
 	return r.flow(ctx, &topology{
-		pubs: r.o.Pubs, subs: r.o.N,
+		pubs: pubs, subs: r.o.N,
 		fan:     func(pub, seq int) int { return fan[pick(pub, seq)] },
 		topic:   func(pub, seq int) []byte { return list[pick(pub, seq)] },
 		filters: func(sub int) []string { return filters[sub] },
@@ -102,7 +103,7 @@ func reach(filters [][]string, topic string) int {
 	return n
 }
 
-// cast is everybody who takes part in a flow.
+// cast is everybody who takes part.
 type cast struct {
 	pubs      []*publisher
 	subs      []*conn
@@ -111,11 +112,16 @@ type cast struct {
 	release   func()        // closes it; may be called again
 }
 
+func newCast() *cast {
+	c := &cast{published: make(chan struct{})}
+	c.release = sync.OnceFunc(func() { close(c.published) })
+	return c
+}
+
 // flow runs a scenario whose publishers and subscribers are connected all the
 // time, and fills in the report.
 func (r *run) flow(ctx context.Context, topo *topology) error {
-	c := &cast{published: make(chan struct{})}
-	c.release = sync.OnceFunc(func() { close(c.published) })
+	c := newCast()
 	defer c.close()
 	if err := r.assemble(ctx, c, topo); err != nil {
 		return err

@@ -20,7 +20,7 @@ type Options struct {
 	Size     int // bytes of a payload, from 16
 
 	N       int // clients of each kind, or retained topics
-	Pubs    int // publishers of "wildcard"
+	Pubs    int // publishers of "wildcard" (0: 4) and "offline" (0: 1)
 	Filters int // subscriptions of "wildcard", spread over its clients
 	Count   int // messages, over all publishers
 
@@ -85,6 +85,14 @@ func (o *Options) Check() error {
 	return nil
 }
 
+// publishers are those of a scenario whose publishers are not N.
+func (o *Options) publishers() int {
+	if o.Pubs == 0 && o.Scenario == "wildcard" {
+		return 4
+	}
+	return max(o.Pubs, 1)
+}
+
 // checkLoopback makes sure that the load stays on this machine.
 func checkLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
@@ -110,7 +118,7 @@ func (o *Options) checkNumbers() error {
 		v, least, most int
 	}{
 		{"n", o.N, 1, clients},
-		{"pubs", o.Pubs, 1, maxClients},
+		{"pubs", o.Pubs, 0, maxClients},
 		{"filters", o.Filters, 1, maxRetained},
 		{"count", o.Count, 1, maxCount},
 		{"size", o.Size, stampSize, maxPayload},

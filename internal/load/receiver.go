@@ -122,10 +122,10 @@ func (t *track) inOrder(seq, lanes int) bool {
 	return true
 }
 
-// among is how many messages of publisher 0 with a number below n have come.
-func (r *receiver) among(n int64) int64 {
+// among is how many messages of publisher pub with a number below n have come.
+func (r *receiver) among(pub int, n int64) int64 {
 	var count int64
-	t := r.track(0)
+	t := r.track(pub)
 	for seq := range n {
 		if word := int(seq / 64); word < len(t.seen) && t.seen[word]&(1<<(seq%64)) != 0 {
 			count++

@@ -72,12 +72,15 @@ func TestReceiverAmong(t *testing.T) {
 	rec, _ := testReceiver(0)
 	payload := make([]byte, stampSize)
 	for _, seq := range []int{0, 1, 63, 64, 500} {
-		stamp(payload, 0, 0, seq)
+		stamp(payload, 0, 1, seq)
 		rec.take(payload)
 	}
 	for n, want := range map[int64]int64{0: 0, 1: 1, 64: 3, 65: 4, 100_000: 5} {
-		if got := rec.among(n); got != want {
+		if got := rec.among(1, n); got != want {
 			t.Errorf("%d of the first %d have come, want %d", got, n, want)
+		}
+		if got := rec.among(0, n); got != 0 {
+			t.Errorf("%d of the other publisher's first %d have come", got, n)
 		}
 	}
 }

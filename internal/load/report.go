@@ -16,6 +16,7 @@ type Report struct {
 	QoS      int    `json:"qos"`
 	Size     int    `json:"size"`
 	N        int    `json:"n"`
+	Pubs     int    `json:"pubs,omitempty"` // publishers
 
 	Sent       int64 `json:"sent"`
 	Acked      int64 `json:"acked,omitempty"`
@@ -83,6 +84,8 @@ func (r *Report) fail(err error) {
 
 // published notes what publishers sent in so many nanoseconds.
 func (r *Report) published(took int64, pubs []*publisher) {
+	r.Pubs = len(pubs)
+	var acknowledged histogram
 	for _, p := range pubs {
 		r.Sent += p.sent
 		r.Acked += p.c.acked.Load()
@@ -91,10 +94,11 @@ func (r *Report) published(took int64, pubs []*publisher) {
 		r.fail(p.err)
 		if t := p.c.times; t != nil {
 			p.c.mu.Lock()
-			r.Acknowledged = t.took.summary()
+			acknowledged.merge(&t.took)
 			p.c.mu.Unlock()
 		}
 	}
+	r.Acknowledged = acknowledged.summary()
 	r.SentPerSecond = ratio(float64(r.Sent), float64(took)/1e9, 0)
 }
 

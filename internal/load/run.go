@@ -45,8 +45,8 @@ func scenarios() []scenario {
 //   - wildcard: Pubs publishers to N subscribers that share Filters filters.
 //   - retained: N retained topics, and then one subscriber that takes them all.
 //   - conns: N idle connections, each with a subscription.
-//   - offline: messages for a durable session whose client is away, until it comes
-//     back; meanwhile the broker may be killed and started again.
+//   - offline: Pubs publishers to a durable session whose client is away, until it
+//     comes back; meanwhile the broker may be killed and started again.
 func Scenarios() []string {
 	var names []string
 	for _, s := range scenarios() {

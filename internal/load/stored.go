@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"tidegate/mqtt"
@@ -12,19 +13,20 @@ import (
 // Times and rates are those of the taking.
 func (r *run) retained(ctx context.Context) error {
 	list := topics("ret/%d/value", r.o.N)
-	p, err := r.lone(ctx, func(seq int) []byte { return list[seq] })
+	c, err := r.writers(ctx, 1, func(seq int) []byte { return list[seq] })
 	if err != nil {
 		return err
 	}
-	defer p.c.close()
+	defer c.close()
+	p := c.pubs[0]
 	p.retain = true
 	start := r.now()
 	p.publish(ctx, r.o.N)
-	r.report.published(r.now()-start, []*publisher{p})
+	r.report.published(r.now()-start, c.pubs)
 	if r.o.QoS == mqtt.AtMostOnce {
 		pause(ctx, time.Second) // nothing tells when the broker has them
 	}
-	if err := r.take(ctx, p, newReceiver(r, []*publisher{p}, 0), r.hello("sub-0"), "ret/#"); err != nil {
+	if err := r.take(ctx, c, newReceiver(r, c.pubs, 0), r.hello("sub-0"), "ret/#"); err != nil {
 		return err
 	}
 	p.forget(ctx, r.o.N)
@@ -51,31 +53,47 @@ func (r *run) offline(ctx context.Context) error {
 		return err
 	}
 	list := topics("sensor/%d/value", absentTopics)
-	p, err := r.lone(ctx, func(seq int) []byte { return list[seq%absentTopics] })
+	c, err := r.writers(ctx, r.o.publishers(), func(seq int) []byte { return list[seq%absentTopics] })
 	if err != nil {
 		return err
 	}
-	defer p.c.close()
+	defer c.close()
 	if err := r.meter.begin(); err != nil {
 		return err
 	}
 	start := r.now()
-	p.publish(ctx, r.o.Count)
-	r.report.published(r.now()-start, []*publisher{p})
-	if r.o.QoS != mqtt.AtMostOnce {
-		// What the broker took it owes, the rest may be lost. It acknowledges in
-		// order, so these are the first messages.
-		r.report.Expected = r.report.Acked - r.report.Refused
-	}
+	r.perform(ctx, c)
+	r.report.published(r.now()-start, c.pubs)
+	r.report.Expected = r.owed(c)
 	if err := r.interrupt(ctx); err != nil {
 		return err
 	}
-	rec := newReceiver(r, []*publisher{p}, absentTopics)
-	if err := r.take(ctx, p, rec, away, ""); err != nil {
+	rec := newReceiver(r, c.pubs, absentTopics)
+	if err := r.take(ctx, c, rec, away, ""); err != nil {
 		return err
 	}
-	r.report.Lost = r.report.Expected - rec.among(r.report.Expected)
+	r.report.Lost = r.report.Expected
+	for _, p := range c.pubs {
+		r.report.Lost -= rec.among(p.number, r.owing(p))
+	}
 	return r.dissolve(ctx, away)
+}
+
+// owed is how many messages the broker owes the absent client.
+func (r *run) owed(c *cast) (n int64) {
+	for _, p := range c.pubs {
+		n += r.owing(p)
+	}
+	return n
+}
+
+// owing is how many messages of p the broker owes. What it took it owes, the rest
+// may be lost. It acknowledges each publisher in order, so these are its first.
+func (r *run) owing(p *publisher) int64 {
+	if r.o.QoS == mqtt.AtMostOnce {
+		return p.expected
+	}
+	return p.c.acked.Load() - p.c.refused.Load()
 }
 
 // durable is the CONNECT of a session that stays for an hour at least.
@@ -130,21 +148,27 @@ func (r *run) interrupt(ctx context.Context) error {
 	return r.meter.begin()
 }
 
-// lone connects the only publisher. Nobody waits for deliveries before all is
+// writers connects n publishers. Nobody waits for deliveries before all is
 // published, so there is no end-to-end limit.
-func (r *run) lone(ctx context.Context, topic func(seq int) []byte) (*publisher, error) {
+func (r *run) writers(ctx context.Context, n int, topic func(seq int) []byte) (*cast, error) {
 	r.o.E2E = 0
-	c, err := r.connect(ctx, "pub-0")
-	if err != nil {
-		return nil, err
+	topo := &topology{pubs: n, fan: once, topic: func(_, seq int) []byte { return topic(seq) }}
+	c := newCast()
+	for i := range n {
+		pub, err := r.connect(ctx, fmt.Sprintf("pub-%d", i))
+		if err != nil {
+			c.close()
+			return nil, err
+		}
+		pub.times = &ackTimes{start: time.Now()}
+		c.pubs = append(c.pubs, newPublisher(r, pub.serve(), topo, i))
 	}
-	c.times = &ackTimes{start: time.Now()}
-	topo := &topology{pubs: 1, fan: once, topic: func(_, seq int) []byte { return topic(seq) }}
-	return newPublisher(r, c.serve(), topo, 0), nil
+	return c, nil
 }
 
-// take connects, subscribes to filter if there is one, and receives what p sent.
-func (r *run) take(ctx context.Context, p *publisher, rec *receiver, hello *packet.Connect, filter string) error {
+// take connects, subscribes to filter if there is one, and receives what the
+// publishers of from sent.
+func (r *run) take(ctx context.Context, from *cast, rec *receiver, hello *packet.Connect, filter string) error {
 	c, err := r.dialer().connect(ctx, hello)
 	if err != nil {
 		return err
@@ -160,9 +184,9 @@ func (r *run) take(ctx context.Context, p *publisher, rec *receiver, hello *pack
 	} else {
 		r.report.SessionPresent = &c.ack.sessionPresent
 	}
-	r.settle(ctx, p.delivered.Load, p.sent) // it may give more than it owes
-	pause(ctx, 100*time.Millisecond)        // late duplicates
-	err = r.meter.charge(p.delivered.Load())
+	r.settle(ctx, from.delivered, r.report.Sent) // it may give more than it owes
+	pause(ctx, 100*time.Millisecond)             // late duplicates
+	err = r.meter.charge(from.delivered())
 	r.report.connections([]*conn{c})
 	c.close()
 	r.report.delivered(start, []*receiver{rec})
