@@ -419,7 +419,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 func raiseFormat(t *testing.T, path string, version byte) {
 	t.Helper()
 	f := &boltFile{path: path}
-	if err := f.open(path, segmentOptions(small), 0); err != nil {
+	if err := f.open(path, segmentOptions(small)); err != nil {
 		t.Fatal(err)
 	}
 	defer f.close()

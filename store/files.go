@@ -63,7 +63,7 @@ func openFile(path string, o bolt.Options, skip func(bucket []byte) bool) (f *bo
 		return nil, openError(path, err)
 	}
 	f = &boltFile{path: path, unsettled: true} // who wrote it last may have crashed
-	if err = f.open(path, o, 0); err == nil {
+	if err = f.open(path, o); err == nil {
 		err = f.view(func(tx *bolt.Tx) error { return checkFormat(path, tx) })
 	}
 	if err != nil {
@@ -87,16 +87,15 @@ func walkFile(path string, skip func(bucket []byte) bool) error {
 	return w.all(skip)
 }
 
-// open opens path with bbolt. flags are added to those that bbolt asks for,
-// without which it does not create a file.
-func (f *boltFile) open(path string, o bolt.Options, flags int) error {
+// open opens path, which is there, with bbolt.
+func (f *boltFile) open(path string, o bolt.Options) error {
 	o.Timeout = lockTimeout
 	o.PageSize = pageSize
 	o.NoFreelistSync = true
 	o.FreelistType = bolt.FreelistMapType
 	o.NoStatistics = true
 	o.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
-		file, err := os.OpenFile(name, flag&^os.O_CREATE|flags, mode)
+		file, err := os.OpenFile(name, flag&^os.O_CREATE, mode)
 		f.file = file
 		return file, err
 	}
@@ -263,10 +262,12 @@ func writeAside(tmp string, o bolt.Options, fill func(*boltFile) error) (*boltFi
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	f := &boltFile{path: tmp}
-	err := f.open(tmp, o, os.O_CREATE|os.O_EXCL)
+	f := &boltFile{path: tmp, wear: Wear{Bytes: emptyPages * pageSize}}
+	err := makeEmpty(tmp)
 	if err == nil {
-		f.wear = Wear{Bytes: 4 * pageSize, Syncs: 1} // with which bbolt begins
+		err = f.open(tmp, o)
+	}
+	if err == nil {
 		err = fill(f)
 	}
 	if err != nil {
