@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -22,10 +23,20 @@ type ledger struct {
 	bad  bool
 	done chan struct{} // closed when all has come
 	left int
+	tell func() // is called for each message that came for the first time
 }
 
-func newLedger(t *testing.T, who string, total int) *ledger {
-	return &ledger{t: t, who: who, next: make(map[uint16]uint32), done: make(chan struct{}), left: total}
+func newLedger(t *testing.T, who string, total int, tell func()) *ledger {
+	return &ledger{t: t, who: who, next: make(map[uint16]uint32), done: make(chan struct{}), left: total, tell: tell}
+}
+
+// standstill returns a context that ends when goOn was not called for so long,
+// however long everything takes.
+func standstill(t *testing.T, after time.Duration) (ctx context.Context, goOn func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	timer := time.AfterFunc(after, func() { cancel(fmt.Errorf("nothing has come for %v", after)) })
+	t.Cleanup(func() { timer.Stop(); cancel(nil) })
+	return ctx, func() { timer.Reset(after) }
 }
 
 func numbered(publisher uint16, n uint32, size int) []byte {
@@ -53,6 +64,7 @@ func (l *ledger) got(payload []byte, seen map[uint16]uint32) {
 		l.t.Errorf("%s: got %d of publisher %d behind %d over one connection", l.who, n, p, last)
 	case n == want:
 		l.next[p]++
+		l.tell()
 		if l.left--; l.left == 0 {
 			close(l.done)
 		}
@@ -85,9 +97,8 @@ func TestHammer(t *testing.T) {
 	p := d.dial("sub", durable)
 	p.subscribe("h/#", 1)
 	p.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Second)
-	defer cancel()
-	inbox, net := newLedger(t, "inbox", total), newLedger(t, "client", total)
+	ctx, goOn := standstill(t, 20*time.Second)
+	inbox, net := newLedger(t, "inbox", total, goOn), newLedger(t, "client", total, goOn)
 	readers.Go(func() { hammerInbox(ctx, d, in, inbox, rand.New(rand.NewPCG(seed, 1))) })
 	readers.Go(func() { hammerClient(ctx, d, net, rand.New(rand.NewPCG(seed, 2))) })
 	for i := range uint16(hammerPublishers) {
@@ -174,7 +185,7 @@ func hammerClient(ctx context.Context, d *bed, l *ledger, r *rand.Rand) {
 		case <-enough:
 		case <-l.done:
 		case <-ctx.Done():
-			d.t.Errorf("client: the messages stopped coming")
+			d.t.Errorf("client: %v", context.Cause(ctx))
 			c.Close()
 			return
 		}

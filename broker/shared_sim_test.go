@@ -326,8 +326,7 @@ func TestSharedHammer(t *testing.T) {
 		d.cfg.Queue.MaxMemory = 4096
 		d.cfg.Limits.MaxInflight = 7
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
+	ctx, goOn := standstill(t, 20*time.Second)
 	const messages = 400 // of each publisher
 	var readers, publishers sync.WaitGroup
 	for g := range 2 {
@@ -335,7 +334,7 @@ func TestSharedHammer(t *testing.T) {
 		keep := d.dial(fmt.Sprint("keep", g), durable) // it is never there, and keeps the share alive
 		keep.subscribe(filter, 1)
 		keep.Disconnect()
-		h := &sharedHammer{d: d, filter: filter, seen: make(map[string]bool), left: hammerPublishers * messages, done: make(chan struct{})}
+		h := &sharedHammer{d: d, filter: filter, tell: goOn, seen: make(map[string]bool), left: hammerPublishers * messages, done: make(chan struct{})}
 		for i := range 3 {
 			readers.Go(func() { h.member(ctx, fmt.Sprintf("g%d-%d", g, i), mqtt.QoS(1+i%2), i == 2) })
 		}
@@ -350,6 +349,7 @@ func TestSharedHammer(t *testing.T) {
 type sharedHammer struct {
 	d      *bed
 	filter string
+	tell   func() // is called for each message that came for the first time
 	mu     sync.Mutex
 	seen   map[string]bool
 	left   int
@@ -361,6 +361,7 @@ func (h *sharedHammer) got(payload []byte) {
 	defer h.mu.Unlock()
 	if key := string(payload[:6]); !h.seen[key] {
 		h.seen[key] = true
+		h.tell()
 		if h.left--; h.left == 0 {
 			close(h.done)
 		}
