@@ -31,6 +31,7 @@ type bed struct {
 	snapshots int          // that were made
 
 	damaged bool       // the test damages what the journal has
+	ended   error      // what Serve returned last
 	broken  bool       // the test breaks the store: it is neither closed nor verified with success
 	segment units.Size // of the journal; 0: the usual one
 }
@@ -76,8 +77,8 @@ func (d *bed) start() {
 	d.b, d.st = b, st
 	d.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-served; err != nil && !d.broken {
-			d.t.Errorf("Serve: %v", err)
+		if d.ended = <-served; d.ended != nil && !d.broken {
+			d.t.Errorf("Serve: %v", d.ended)
 		}
 		if !d.broken {
 			d.reckon()

@@ -158,13 +158,18 @@ func (b *Broker) withDefaults(q mqtt.QueueLimits) mqtt.QueueLimits {
 func (b *Broker) now() int64 { return int64(time.Since(b.start)) }
 
 // Serve accepts connections until ctx is done. Then it ends them all, writes
-// what is not on disk, and returns once nothing of it runs any more. It is called
-// once. Who publishes in the process should have ended before ctx does.
+// what is not on disk, and returns once nothing of it runs any more. That the disk
+// takes nothing then is logged; it is an error if messages were acknowledged that are
+// lost by it, as those for relaxed queues may be. It is called once. Who publishes in
+// the process should have ended before ctx does.
 func (b *Broker) Serve(ctx context.Context) error {
 	commitCtx, stopCommit := context.WithCancel(context.Background())
 	defer stopCommit()
-	var committing, accepting sync.WaitGroup
-	committing.Go(func() { b.commit.run(commitCtx, &turn{b: b}) })
+	var (
+		committing, accepting sync.WaitGroup
+		lost                  error
+	)
+	committing.Go(func() { lost = b.commit.run(commitCtx, &turn{b: b}) })
 	accepting.Go(func() {
 		y := sys{b: b, version: b.version, loads: make(map[string]*load)}
 		y.run(ctx, &turn{b: b, done: ctx.Done()})
@@ -182,7 +187,7 @@ func (b *Broker) Serve(ctx context.Context) error {
 	close(b.stopped)
 	stopCommit()
 	committing.Wait()
-	return b.commit.health()
+	return lost
 }
 
 // ServeConn serves one connection, wherever it comes from, until it ends. Serve

@@ -1,16 +1,17 @@
 package broker
 
 import (
-	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"tidegate/mqtt"
 	"tidegate/store"
 )
 
-// run commits what is due until ctx is done, and then once more all there is.
-func (c *committer) run(ctx context.Context, t *turn) {
+// run commits what is due until ctx is done, and then once more all there is. The
+// error says what of that is lost.
+func (c *committer) run(ctx context.Context, t *turn) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -25,8 +26,8 @@ func (c *committer) run(ctx context.Context, t *turn) {
 		timer.Reset(time.Duration(next - c.now()))
 	}
 	t.begin()
-	c.close(t)
-	t.end()
+	defer t.end()
+	return c.close(t)
 }
 
 // step commits if something is due. It returns when to look again.
@@ -65,16 +66,50 @@ func (c *committer) nextDue() int64 {
 	return due
 }
 
-// close makes the last commit. Who still waits after it is told that it failed.
-func (c *committer) close(t *turn) {
-	err := cmp.Or(c.commit(t), mqtt.ErrClosed)
+// close makes the last commit. Who still waits after it is told that it failed. That
+// the disk takes nothing is an error only if something is lost by it that somebody
+// was told to be safe.
+func (c *committer) close(t *turn) (err error) {
+	_ = c.commit(t) // health has it
+	if reason := c.health(); reason != nil {
+		err = c.leave(reason)
+	}
 	waiters, then := c.shut()
 	for _, w := range waiters {
-		w.stored(t, err)
+		w.stored(t, mqtt.ErrClosed)
 	}
 	for _, fn := range then {
-		fn(t, err)
+		fn(t, mqtt.ErrClosed)
 	}
+	return err
+}
+
+// leave says what the last commit could not write because of reason.
+func (c *committer) leave(reason error) error {
+	unconfirmed, confirmed := c.unwritten()
+	c.log.Warn("ended while the store takes nothing: messages that were not acknowledged are gone, and those that consumers acknowledged last may arrive twice",
+		"messages", unconfirmed, "error", reason)
+	if confirmed == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d messages of relaxed queues were acknowledged and are not on disk: %w", confirmed, reason)
+}
+
+// unwritten returns how many messages wait for the disk that nobody was told to be
+// safe, and how many that somebody was, because they are for relaxed queues only.
+func (c *committer) unwritten() (unconfirmed, confirmed int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.pend.len() {
+		switch r := *c.pend.at(i); {
+		case r.state != waiting && r.state != writing:
+		case r.held == 0:
+			confirmed++
+		default:
+			unconfirmed++
+		}
+	}
+	return unconfirmed, confirmed
 }
 
 // shut lets nobody wait for memory any more, and returns who waits for the disk.

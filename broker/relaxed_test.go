@@ -102,3 +102,26 @@ func TestRelaxedReceiptIsOne(t *testing.T) {
 		sub.fence()
 	})
 }
+
+// Who ends the broker while the disk takes nothing is told if something is lost that
+// was acknowledged, and only then.
+func TestEndOnABrokenDiskIsAnErrorIfSomethingAcknowledgedIsLost(t *testing.T) {
+	for _, relaxed := range []bool{false, true} {
+		d := newBed(t, func(d *bed) { d.broken = true })
+		sub := mqtt.Subscription{Filter: "a", QoS: 1}
+		in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{Queue: mqtt.QueueLimits{Relaxed: relaxed}}, sub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Close()
+		d.st.Close()
+		kept := make(chan error, 1)
+		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", QoS: 1}, func(err error) { kept <- err }); err != nil {
+			t.Fatal(err)
+		}
+		d.stop()
+		if told := <-kept; (told == nil) != relaxed || (d.ended != nil) != relaxed {
+			t.Errorf("relaxed: %v; the publisher was told %v, and whoever ends the broker %v", relaxed, told, d.ended)
+		}
+	}
+}

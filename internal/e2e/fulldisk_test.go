@@ -65,6 +65,32 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// SIGTERM while the disk is full ends the gateway with 0 and a line that says so: what
+// it had acknowledged is there after the next start.
+func TestStopOnAFullDisk(t *testing.T) {
+	leak.Check(t)
+	u := newUpstream(t)
+	u.network.SetMode(proxy.Cut)
+	g := smallDisk(t, u.address(), "size=3m")
+	const total = 24_000
+	fleet := newFleet(t, g)
+	fleet.allow(total)
+	g.process.awaitLine(t, "cannot write to the store", "no space left on device")
+	code, took := g.stop()
+	if said := g.process.with("ended while the store takes nothing", "no space left on device"); code != 0 || took > stopLimit || len(said) != 1 {
+		g.process.show(t)
+		t.Errorf("exit code %d after %v, want 0 within %v and a line that says why messages are gone", code, took, stopLimit)
+	}
+	remount(t, g.data, "size=64m")
+	u.network.SetMode(proxy.Pass)
+	g.start()
+	fleet.awaitAcked(t, total)
+	u.tap.acked.awaitCount(t, total)
+	if lost := fleet.done.without(u.tap.acked, prefix); len(lost) > 0 {
+		t.Errorf("%d acknowledged messages are not upstream: %s", len(lost), some(lost))
+	}
+}
+
 // smallDisk starts a gateway with its data on a file system with these options; ""
 // is the one of the test.
 func smallDisk(t *testing.T, server, options string) *gateway {
