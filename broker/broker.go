@@ -23,7 +23,7 @@ type Options struct {
 
 	Version string // of the program, for $SYS/broker/version; may be empty
 
-	CommitInterval units.Duration // the longest wait for a group commit; 0: 10 ms
+	CommitInterval units.Duration // the longest wait for a group commit, its end included while the disk takes less than half of it; 0: 10 ms
 	MaxStoreSize   units.Size     // of the store's directory; 0: any
 	MinFree        units.Size     // of its file system, that is left to others; 0: none
 
@@ -121,6 +121,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 	b.turns.New = func() any { return &turn{b: b} }
 	b.commit = &committer{
 		store:    o.Store,
+		save:     o.Store.Commit,
 		memory:   &b.memory,
 		log:      o.Log,
 		now:      b.now,
@@ -133,6 +134,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 		last:     o.Store.LastSeq(),
 		losses:   b.losses,
 	}
+	b.commit.lead.most = b.commit.interval / 2
 	b.commit.committed = b.commit.last
 	b.commit.disk.bounds = storeBounds{int64(o.MaxStoreSize), int64(o.MinFree)}
 	b.commit.flash = newFlash(int64(o.FlashBudget), b.commit.interval, o.Log)

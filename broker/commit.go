@@ -42,12 +42,16 @@ func (c *committer) step(t *turn) (next int64) {
 	if due > t.now {
 		return min(due, t.now+int64(time.Hour))
 	}
-	if err := c.commit(t); err != nil {
+	err := c.commit(t)
+	begin := max(due, c.ended)
+	c.ended = c.now()
+	if err != nil {
 		c.mu.Lock()
 		c.due = t.now + retryAfter
 		c.mu.Unlock()
 		return t.now + retryAfter
 	}
+	c.lead.note(c.ended - begin)
 	return t.now
 }
 
@@ -174,7 +178,7 @@ func (c *committer) commitGroup(t *turn, messages bool) (some bool, err error) {
 	}
 	// After the positions: one that has left a message behind comes with its loss.
 	g.batch.Rows = append(g.batch.Rows, c.losses.take()...)
-	err = c.store.Commit(&g.batch)
+	err = c.save(&g.batch)
 	c.flash.spend(c.now(), c.store.Written())
 	if err != nil {
 		c.putBack(t, g)

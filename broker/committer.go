@@ -35,7 +35,9 @@ type committer struct {
 	log      *slog.Logger
 	now      func() int64
 	line     func() time.Time
-	interval int64 // commit_interval
+	save     func(*store.Batch) error // store.Commit
+	interval int64                    // commit_interval
+	lead     lead
 	flash    *flash
 	disk     diskRoom    // refused and next are guarded by mu
 	tight    atomic.Bool // the store is over its bounds
@@ -66,7 +68,12 @@ type committer struct {
 	failed    error // of the last commit; nil: it went well
 	losses    *lossLedger
 	rebuilt   uint64 // what store.StateRebuilt said last; only whoever commits uses it
+	ended     int64  // when the last commit had ended; likewise
 }
+
+// soon is when a commit of what somebody waits for from now on is to begin, so that
+// it ends within commit_interval.
+func (c *committer) soon(now int64) int64 { return now + c.interval - c.lead.span.Load() }
 
 // begin gives a message its place in the journal. The caller holds order and
 // calls settle when all owners are noted.

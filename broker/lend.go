@@ -195,7 +195,7 @@ func (m *member) handOver(t *turn, g *share, it *item, out item, ordered bool) f
 	case s.durable() && !ordered:
 		return waits
 	case s.b.commit.crowded():
-		s.b.commit.moved(g.s, t.now+s.b.commit.interval, nil) // so that it goes on then
+		s.b.commit.moved(g.s, s.b.commit.soon(t.now), nil) // so that it goes on then
 		return busy
 	case s.durable():
 		s.oweLocked(t, out) // one commit has this and the new position of g: see gather
@@ -211,7 +211,7 @@ func (m *member) handOverSaved(t *turn, g *share, it, out item) {
 	s := m.s
 	b, visit := s.b, s.visit
 	s.coming++
-	b.commit.moved(g.s, t.now+b.commit.interval, func(t *turn, err error) {
+	b.commit.moved(g.s, b.commit.soon(t.now), func(t *turn, err error) {
 		if err != nil {
 			return
 		}

@@ -95,7 +95,7 @@ func (s *session) due(t *turn, rec *record, waits, live bool) int64 {
 	case keepsUp:
 		return t.now + s.b.onlineDelay
 	case waits || must:
-		return t.now + c.interval
+		return c.soon(t.now)
 	default:
 		return t.now + max(lazy, c.interval)
 	}
@@ -352,7 +352,7 @@ func (s *session) pubrec(t *turn, id uint16) (wrong bool) {
 }
 
 func (s *session) releaseOnDisk(t *turn, id uint16) {
-	s.b.commit.moved(s, t.now+s.b.commit.interval, func(t *turn, err error) {
+	s.b.commit.moved(s, s.b.commit.soon(t.now), func(t *turn, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if i := s.window.find(id); err == nil && i >= 0 && s.window.slots.at(i).released {

@@ -159,7 +159,7 @@ func (c *conn) pubrel(t *turn, id uint16) error {
 	case again: // the answer is on its way, and it must not pile up
 		return nil
 	}
-	c.b.commit.mark(s.receiptKey(id), nil, t.now+c.b.commit.interval, func(t *turn, err error) {
+	c.b.commit.mark(s.receiptKey(id), nil, c.b.commit.soon(t.now), func(t *turn, err error) {
 		if err == nil {
 			s.takeReceipt(id, r)
 			c.complete(t, id)

@@ -148,7 +148,7 @@ func (b *Broker) storeRetained(t *turn, p *publication, kept body) (ok, first bo
 	if p.qos == mqtt.AtMostOnce || p.unconfirmed() {
 		b.commit.put(row, t.now+lazy, nil)
 	} else {
-		b.commit.put(row, t.now+b.commit.interval, p.waiter.also().stored)
+		b.commit.put(row, b.commit.soon(t.now), p.waiter.also().stored)
 	}
 	return ok, first
 }

@@ -136,7 +136,7 @@ func (b *Broker) owe(t *turn, p *publication, m *matches, kept body, wanted mqtt
 	}
 	if rec.must && p.mark != nil {
 		p.receipt.marked = true
-		c.mark(p.mark, []byte{1}, t.now+c.interval, nil)
+		c.mark(p.mark, []byte{1}, c.soon(t.now), nil)
 	}
 	if p.receipt != nil {
 		p.receipt.rec = rec

@@ -143,11 +143,11 @@ func (s *session) detachLocked(t *turn) {
 	s.replay.reset()
 	s.ramBytes, s.mixed = 0, false
 	s.tally()
-	soon := s.b.commit.interval
+	due := s.b.commit.soon(t.now)
 	if s.bounds.Relaxed {
-		soon = max(soon, lazy)
+		due = t.now + max(s.b.commit.interval, lazy)
 	}
-	s.b.commit.absent(s, t.now+soon)
+	s.b.commit.absent(s, due)
 }
 
 // changed tells the shares of which the session is a member, or was, that its

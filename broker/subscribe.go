@@ -126,6 +126,6 @@ func (c *conn) answerSaved(t *turn, answer func(*turn, error)) error {
 	if err := c.b.holdBack(t); err != nil {
 		return err
 	}
-	c.s.save(t.now+c.b.commit.interval, answer)
+	c.s.save(c.b.commit.soon(t.now), answer)
 	return nil
 }

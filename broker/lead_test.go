@@ -1,0 +1,97 @@
+package broker
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tidegate/mqtt"
+	"tidegate/store"
+)
+
+// slowBed has an absent consumer and a disk on which a commit takes as long as is
+// stored in took.
+func slowBed(t *testing.T) (d *bed, took *time.Duration) {
+	d, took = newBed(t, func(d *bed) { d.cfg.Listeners = nil }), new(time.Duration)
+	in, err := d.b.OpenInbox(t.Context(), "away", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "#", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	time.Sleep(3 * time.Second) // nothing is left to commit
+	synctest.Wait()
+	save := d.b.commit.save
+	d.b.commit.save = func(b *store.Batch) error {
+		time.Sleep(*took)
+		return save(b)
+	}
+	return d, took
+}
+
+// wait publishes one message and returns how long its acknowledgement took.
+func (d *bed) wait() time.Duration {
+	d.t.Helper()
+	began := time.Now()
+	if err := d.b.Publish(context.Background(), mqtt.Message{Topic: "a", Payload: []byte("x"), QoS: 1}); err != nil {
+		d.t.Fatal(err)
+	}
+	return time.Since(began)
+}
+
+// waits does so n times, each a second after the last, and returns the longest and the
+// shortest of those behind the first skip.
+func (d *bed) waits(n, skip int) (longest, shortest time.Duration) {
+	shortest = time.Hour
+	for i := range n {
+		took := d.wait()
+		if i >= skip {
+			longest, shortest = max(longest, took), min(shortest, took)
+		}
+		time.Sleep(time.Second)
+	}
+	return longest, shortest
+}
+
+// Whoever waits for a commit waits for commit_interval, the commit included, once it
+// is known how long one takes.
+func TestCommitsEndInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, took := slowBed(t)
+		if got := d.wait(); got != 10*time.Millisecond {
+			t.Errorf("a commit that takes no time is waited for %v, want commit_interval", got)
+		}
+		for _, c := range []struct {
+			took, longest, shortest time.Duration
+		}{
+			{3 * time.Millisecond, 10 * time.Millisecond, 8 * time.Millisecond},
+			{30 * time.Millisecond, 35 * time.Millisecond, 35 * time.Millisecond}, // it waits for half an interval at least
+			{500 * time.Microsecond, 10 * time.Millisecond, 9 * time.Millisecond},
+			{0, 10 * time.Millisecond, 9 * time.Millisecond},
+		} {
+			*took = c.took
+			longest, shortest := d.waits(60, 50)
+			if longest > c.longest || shortest < c.shortest {
+				t.Errorf("commits of %v are waited for %v to %v, want %v to %v", c.took, shortest, longest, c.shortest, c.longest)
+			}
+		}
+	})
+}
+
+// A commit that takes now long, now short, is nearly always begun early enough.
+func TestCommitsOfAllLengthsEndInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, took := slowBed(t)
+		late := 0
+		for i := range 400 {
+			*took = time.Duration(500+i*377%1000) * time.Microsecond // evenly from 0.5 to 1.5 ms
+			if d.wait() > 10*time.Millisecond && i > 50 {
+				late++
+			}
+			time.Sleep(time.Second)
+		}
+		if late > 3 {
+			t.Errorf("of 350 acknowledgements %d came late", late)
+		}
+	})
+}
