@@ -32,7 +32,7 @@ var (
 type exchange struct {
 	method   string
 	begin    func(auth.Request) auth.Step
-	user     string      // whom the client has to prove to be; "": anybody
+	user     string      // whom the client has to prove to be; "": anybody, or if it is connected nobody
 	waiting  *arrival    // the CONNECT that is to be answered; nil: the client is connected
 	step     auth.Step   // nil: nothing is under way
 	deadline int64       // broker time by which it has to end
@@ -179,7 +179,7 @@ func (x *exchange) check(r *auth.Reply) error {
 	switch {
 	case len(r.Data) > math.MaxUint16:
 		return fmt.Errorf("the authentication method answers %d bytes, at most %d are possible", len(r.Data), math.MaxUint16)
-	case r.Done && x.user != "" && r.User != x.user:
+	case r.Done && r.User != x.user && (x.user != "" || x.waiting == nil):
 		return fmt.Errorf("%w: the client proves to be user %q, and has to be %q", auth.ErrNotAuthorized, r.User, x.user)
 	}
 	return nil

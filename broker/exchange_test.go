@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"testing"
@@ -215,6 +216,89 @@ func TestReauthentication(t *testing.T) { // section 4.12.1
 			c.wantEnd(want)
 		})
 	}
+}
+
+// Whoever a client was at its CONNECT it remains, or its session would change hands:
+// also one that was nobody, and one whose certificate names it.
+func TestNobodyBecomesAnotherUser(t *testing.T) {
+	words := word(map[string]string{"none": "", "pump's": "pump", "eve's": "eve"})
+	p := newPKI(t)
+	for _, c := range []struct {
+		name, first, next string
+		certificate       bool
+		refused, ended    packet.Reason
+	}{
+		{name: "a user stays", first: "pump's", next: "pump's"},
+		{name: "a user who becomes another", first: "pump's", next: "eve's", ended: packet.ReasonNotAuthorized},
+		{name: "a user who becomes nobody", first: "pump's", next: "none", ended: packet.ReasonNotAuthorized},
+		{name: "nobody stays", first: "none", next: "none"},
+		{name: "nobody who becomes a user", first: "none", next: "eve's", ended: packet.ReasonNotAuthorized},
+		{name: "the user of the certificate stays", certificate: true, first: "pump's", next: "pump's"},
+		{name: "the user of the certificate who becomes another", certificate: true, first: "pump's", next: "eve's", ended: packet.ReasonNotAuthorized},
+		{name: "another user than the certificate's", certificate: true, first: "eve's", refused: packet.ReasonNotAuthorized},
+		{name: "nobody with a certificate", certificate: true, first: "none", refused: packet.ReasonNotAuthorized},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newBed(t, func(d *bed) {
+				offers(words)(d)
+				d.handler = new(logged).handler()
+				if c.certificate {
+					d.cfg.Listeners = []Listener{p.mutual()}
+				}
+			})
+			w := d.asksOver(c.certificate, p)
+			w.wantAuth(packet.ReasonContinueAuthentication, "word?")
+			a := answerWith(c.first)
+			w.send(a.Append(nil))
+			w.connack5(c.refused)
+			if c.refused != 0 {
+				w.wantEnd()
+				if n := len(d.b.Sessions()); n > 0 {
+					t.Errorf("there are %d sessions", n)
+				}
+				return
+			}
+			before := d.owner("x")
+			again := packet.Auth{Reason: packet.ReasonReauthenticate, Properties: named("m")}
+			w.send(again.Append(nil))
+			w.wantAuth(packet.ReasonContinueAuthentication, "word?")
+			a = answerWith(c.next)
+			w.send(a.Append(nil))
+			if c.ended != 0 {
+				w.wantDisconnect5(c.ended)
+				return
+			}
+			w.wantAuth(packet.ReasonSuccess, "hello "+before.User)
+			if after := d.owner("x"); after != before {
+				t.Errorf("the session is that of %+v, and was that of %+v", after, before)
+			}
+		})
+	}
+}
+
+// owner returns whose the session of a client is.
+func (d *bed) owner(id string) auth.Identity {
+	d.b.mu.Lock()
+	s := d.b.sessions[id]
+	d.b.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity
+}
+
+// asksOver is asks, over TLS with the certificate of pump if certificate is set.
+func (d *bed) asksOver(certificate bool, p *pki) *wire {
+	d.t.Helper()
+	if !certificate {
+		return d.asks("m")
+	}
+	c, err := tls.Dial("tcp", d.b.Addrs()[0].String(), p.client("pump"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	w := newWire(d.t, c, packet.Connect{Version: packet.V5, ClientID: "x", CleanSession: true, Properties: named("m")})
+	w.r.Version = packet.V5
+	return w
 }
 
 func TestOtherPacketsGoOnDuringReauthentication(t *testing.T) {
