@@ -59,6 +59,9 @@ func (c *conn) connack(a *arrival, expiry uint32) packet.Properties {
 	if expiry != a.Properties.UintOr(packet.PropSessionExpiry, 0) {
 		props = props.AppendUint(packet.PropSessionExpiry, expiry)
 	}
+	if most := c.b.keepAlive(&a.Connect); most != a.KeepAlive {
+		props = props.AppendUint(packet.PropServerKeepAlive, uint32(most))
+	}
 	if c.exchange != nil {
 		props = append(props, c.exchange.properties(a.proof)...)
 	}

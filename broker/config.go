@@ -29,8 +29,8 @@ type Listener struct {
 	Identity string `yaml:"identity"`  // where the user name comes from: the CONNECT, or cn, the common name in the client's certificate
 }
 
-// Limits bound what clients may use. None of them but PublishRate can be switched
-// off.
+// Limits bound what clients may use. None of them but PublishRate and MaxKeepalive
+// can be switched off.
 type Limits struct {
 	MaxConnections   int            `yaml:"max_connections"`
 	MaxPacketSize    units.Size     `yaml:"max_packet_size"`
@@ -41,6 +41,7 @@ type Limits struct {
 	MaxTopicAlias    int            `yaml:"max_topic_alias"` // MQTT 5, each way
 	SessionExpiry    units.Duration `yaml:"session_expiry"`  // the longest that a session outlives its connection
 	ConnectTimeout   units.Duration `yaml:"connect_timeout"` // between the connection and its CONNECT
+	MaxKeepalive     units.Duration `yaml:"max_keepalive"`   // longest keep alive of an MQTT 5 client, whole seconds; 0: any, and none at all
 	MaxRetained      int            `yaml:"max_retained"`
 	MaxRetainedSize  units.Size     `yaml:"max_retained_size"` // topics and payloads together
 	PublishRate      int            `yaml:"publish_rate"`      // messages a second of one client, before it is read no further; 0: any
@@ -50,6 +51,8 @@ type Limits struct {
 const (
 	maxInflight   = 65535     // packet identifiers, MQTT 3.1.1 section 2.3.1
 	maxPacketSize = 268435460 // section 2.2.3
+
+	maxKeepalive = 65535 * time.Second // section 3.1.2.10
 
 	maxExpiry = 10 * 365 * 24 * time.Hour // a little less than MQTT 5 can say
 )
@@ -115,6 +118,9 @@ func (c *Config) Check() check.Problems {
 	between("limits.max_topic_alias", l.MaxTopicAlias, 1, 65535)
 	if expiry := time.Duration(l.SessionExpiry); expiry < time.Second || expiry > maxExpiry {
 		p.Add("limits.session_expiry", "%s is out of range; it takes 1s to %s", l.SessionExpiry, units.Duration(maxExpiry))
+	}
+	if keep := time.Duration(l.MaxKeepalive); keep < 0 || keep > maxKeepalive || keep%time.Second != 0 {
+		p.Add("limits.max_keepalive", "%s is out of range; it takes whole seconds up to %s, 0 for any", l.MaxKeepalive, units.Duration(maxKeepalive))
 	}
 	between("limits.max_retained", l.MaxRetained, 1, 10_000_000)
 	between("limits.max_retained_size", int(l.MaxRetainedSize), 1024, 1<<31-1)

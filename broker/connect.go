@@ -126,6 +126,16 @@ func (b *Broker) expiry(p *packet.Connect) uint32 {
 	return b.maxExpiry()
 }
 
+// keepAlive returns the keep alive that counts, in seconds: the client's, unless it
+// is longer than an MQTT 5 client is told that it may be [MQTT-3.2.2-21].
+func (b *Broker) keepAlive(p *packet.Connect) uint16 {
+	most := uint16(time.Duration(b.cfg.Limits.MaxKeepalive) / time.Second)
+	if p.Version == packet.V5 && most > 0 && (p.KeepAlive == 0 || p.KeepAlive > most) {
+		return most
+	}
+	return p.KeepAlive
+}
+
 // window returns how many messages may be under way to the client.
 func (c *conn) window(p *packet.Connect) int {
 	most := c.b.cfg.Limits.MaxInflight
@@ -143,6 +153,6 @@ func (c *conn) accept(p *packet.Connect, s *session) {
 	c.joined.Store(true)
 	c.will, c.willCost = p.Will, costOfWill(p.Will)
 	c.b.memory.add(forSessions, c.willCost)
-	c.keepAlive = int64(p.KeepAlive) * int64(time.Second) * 3 / 2 // [MQTT-3.1.2-24]
+	c.keepAlive = int64(c.b.keepAlive(p)) * int64(time.Second) * 3 / 2 // [MQTT-3.1.2-24]
 	c.setDeadline(c.keepAlive)
 }

@@ -223,3 +223,18 @@ func benchBroker(tb testing.TB) *Broker {
 	}
 	return b
 }
+
+func TestLongestKeepaliveIsInWholeSeconds(t *testing.T) {
+	for text, lawful := range map[string]bool{"0s": true, "1s": true, "65535s": true, "1500ms": false, "65536s": false, "-1s": false} {
+		var cfg Config
+		cfg.SetDefaults()
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Limits.MaxKeepalive = units.Duration(d)
+		if p := cfg.Check(); (len(p) == 0) != lawful {
+			t.Errorf("%s: %v, want lawful %v", text, p, lawful)
+		}
+	}
+}

@@ -61,8 +61,6 @@ func (l *ledger) row(t *testing.T, v version, s statement) (line string, whole b
 		tests, result = []string{s.not}, "not applicable"
 	case l.waiting[d] != "":
 		tests, result = []string{l.waiting[d]}, "not yet"
-	case s.who == "client":
-		tests, result = []string{"binds clients, and the broker is none"}, "not applicable"
 	default:
 		t.Errorf("%s has no test and no reason: %s", d, s.ask)
 	}
@@ -174,5 +172,6 @@ runs the tests; the ordinary run fails if a statement has no row or if this page
 
 A test without a package is a conversation in internal/conformance/testdata/scripts, in bytes; one
 with a package is a Go test. *binds* is whom the standard speaks to. Statements about clients,
-senders and receivers have a test where the broker refuses what breaks them, or keeps them itself.
+senders and receivers have a test where the broker refuses what breaks them, or keeps them itself;
+where it does neither the row says why it cannot, or need not.
 `

@@ -99,6 +99,8 @@ func (st *stage) limit(s step) {
 		st.limits.MaxSubscriptions = n
 	case "max_topic_alias":
 		st.limits.MaxTopicAlias = n
+	case "max_keepalive":
+		st.limits.MaxKeepalive = units.Duration(time.Duration(n) * time.Second)
 	case "session_expiry":
 		st.limits.SessionExpiry = units.Duration(time.Duration(n) * time.Second)
 	default:
