@@ -206,7 +206,7 @@ func TestBenchStartsAndKillsBroker(t *testing.T) {
 		if r.Acked != 300 || r.Received != 300 || r.Lost+r.Duplicates+r.Unordered != 0 || r.Restart <= 0 || r.SessionPresent == nil || !*r.SessionPresent {
 			t.Errorf("SIG%s: report %+v", signal, r)
 		}
-		if r.Broker == nil || r.Broker.Disk == 0 || r.Broker.RSSPeak == 0 {
+		if r.Broker == nil || r.Broker.DiskStored == 0 || r.Broker.Disk < int64(300*r.Broker.DiskStored) || r.Broker.RSSPeak == 0 {
 			t.Errorf("SIG%s: cost %+v", signal, r.Broker)
 		}
 	}

@@ -219,9 +219,9 @@ func TestReportText(t *testing.T) {
 			Report{
 				Scenario: "p2p", Version: 5, QoS: 1, Sent: 1000, Expected: 1000, Received: 998, Lost: 3, Duplicates: 1, Seconds: 2, MsgPerSecond: 499, SentPerSecond: 500,
 				Latency: &Latency{P50: 71.2, P90: 120, P99: 210.4, Max: 3000}, GeneratorCPU: .25,
-				Broker: &Cost{CPU: .05, CPUPerMsg: 46.1, RSSPeak: 8_800_000, AnonPeak: 2_300_000, DiskPerMsg: 208},
+				Broker: &Cost{CPU: .05, CPUPerMsg: 46.1, RSSPeak: 8_800_000, AnonPeak: 2_300_000, DiskPerMsg: 208, DiskStored: 140},
 			},
-			"p2p, MQTT 5, QoS 1: 997 of 1000 delivered in 2.00 s (499/s), sent at 500/s; 3 lost, 1 twice, 0 out of order; p50 71 µs, p90 120 µs, p99 210 µs, max 3000 µs; broker 0.05 s CPU (46.10 µs a message), 208 B to disk a message, RSS 8.8 MB (anonymous 2.3); generator 0.25 s CPU",
+			"p2p, MQTT 5, QoS 1: 997 of 1000 delivered in 2.00 s (499/s), sent at 500/s; 3 lost, 1 twice, 0 out of order; p50 71 µs, p90 120 µs, p99 210 µs, max 3000 µs; broker 0.05 s CPU (46.10 µs a message), 208 B to disk a message (140 before the client came back), RSS 8.8 MB (anonymous 2.3); generator 0.25 s CPU",
 		},
 		{
 			"connections, of a broker that is not measured",

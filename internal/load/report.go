@@ -73,6 +73,7 @@ type Cost struct {
 	AnonPeak   int64   `json:"rss_anon_peak"`
 	Disk       int64   `json:"disk_bytes"` // written
 	DiskPerMsg float64 `json:"disk_bytes_per_msg,omitempty"`
+	DiskStored float64 `json:"disk_bytes_per_msg_stored,omitempty"` // of offline: until the client came back
 }
 
 // fail notes the first error of the run.
@@ -191,6 +192,9 @@ func (c *Cost) write(b *strings.Builder) {
 		fmt.Fprintf(b, " (%.1f µs a connection), %.0f B RSS a connection, %.2f s CPU held", c.CPUPerConn, c.RSSPerConn, c.IdleCPU)
 	case c.CPUPerMsg > 0:
 		fmt.Fprintf(b, " (%.2f µs a message), %.0f B to disk a message", c.CPUPerMsg, c.DiskPerMsg)
+	}
+	if c.DiskStored > 0 {
+		fmt.Fprintf(b, " (%.0f before the client came back)", c.DiskStored)
 	}
 	fmt.Fprintf(b, ", RSS %.1f MB (anonymous %.1f)", float64(c.RSSPeak)/mb, float64(c.AnonPeak)/mb)
 }

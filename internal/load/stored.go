@@ -138,6 +138,9 @@ func (r *run) interrupt(ctx context.Context) error {
 	if err := r.meter.charge(r.report.Sent); err != nil {
 		return err
 	}
+	if cost := r.report.Broker; cost != nil {
+		cost.DiskStored = cost.DiskPerMsg
+	}
 	if r.o.Kill != "" {
 		start := time.Now()
 		if err := r.broker.restart(ctx); err != nil {
