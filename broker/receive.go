@@ -203,6 +203,28 @@ func (s *session) takeReceipt(id uint16, r *receipt) {
 	}
 }
 
+// keepReceipt has the store keep the receipt of p, whose message was routed, by due,
+// if the client's session outlives its connection. The store forgets it again before
+// PUBCOMP, so this is for messages that somebody could see twice.
+func (p *publication) keepReceipt(c *committer, due int64) {
+	if p.mark != nil && !p.receipt.marked {
+		p.receipt.marked = true
+		c.mark(p.mark, []byte{1}, due, nil)
+	}
+}
+
+// keepReceipts has the store keep all of them, because the connection has ended: the
+// client may send the messages again after a restart. As long as it is there most are
+// released within moments, and cost no write.
+func (s *session) keepReceipts(due int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, r := range s.received {
+		p := publication{receipt: r, mark: s.receiptKey(id)}
+		p.keepReceipt(s.b.commit, due)
+	}
+}
+
 // receiptKey names a receipt in the store: queue number, packet identifier.
 func (s *session) receiptKey(id uint16) []byte {
 	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32(nil, s.queue), id)

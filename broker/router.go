@@ -54,6 +54,9 @@ func (b *Broker) route(t *turn, p *publication) error {
 		p.waiter.c.out.explain(p.waiter.turn, packet.ReasonNoMatchingSubscribers, nil)
 	}
 	rec := b.owe(t, p, m, kept, wanted)
+	if p.retain { // a session that subscribes now is owed the message, too
+		p.keepReceipt(b.commit, b.commit.soon(t.now))
+	}
 	b.send(t, p, m, kept, rec)
 	if rec == nil {
 		p.waiter.tellNow(t)
@@ -134,9 +137,8 @@ func (b *Broker) owe(t *turn, p *publication, m *matches, kept body, wanted mqtt
 		}
 		to.s.offer(t, it, rec, waits)
 	}
-	if rec.must && p.mark != nil {
-		p.receipt.marked = true
-		c.mark(p.mark, []byte{1}, c.soon(t.now), nil)
+	if rec.must {
+		p.keepReceipt(c, c.soon(t.now))
 	}
 	if p.receipt != nil {
 		p.receipt.rec = rec

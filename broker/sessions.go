@@ -147,6 +147,7 @@ func (b *Broker) detach(t *turn, s *session, c *conn, will *packet.Will) {
 	if keep == 0 {
 		b.forget(t, s, lostEnded)
 	} else {
+		s.keepReceipts(t.now + lazy)
 		b.alarms.put(alarmKey{s, sessionExpires}, t.now+int64(keep), func(t *turn) { b.expire(t, s) })
 	}
 	if delay > 0 {
