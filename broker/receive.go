@@ -77,8 +77,14 @@ func (c *conn) holdBack(t *turn, f packet.Frame) error {
 	default:
 		most = math.MaxInt
 	}
+	return c.waitWhile(t, func() <-chan struct{} { return c.out.heldBack(most) })
+}
+
+// waitWhile waits while full returns a channel, which is closed when it is time to
+// ask again.
+func (c *conn) waitWhile(t *turn, full func() <-chan struct{}) error {
 	for {
-		fewer := c.out.heldBack(most)
+		fewer := full()
 		if fewer == nil {
 			return nil
 		}

@@ -116,23 +116,13 @@ func (c *conn) park(t *turn, p *publication) error {
 		c.parked = new(parked)
 	}
 	c.b.stats.refusals.count(becauseQueue)
-	k := c.parked
-	for {
-		fewer, first := k.add(c, p)
+	return c.waitWhile(t, func() <-chan struct{} {
+		fewer, first := c.parked.add(c, p)
 		if first {
-			k.wg.Go(c.unpark)
+			c.parked.wg.Go(c.unpark)
 		}
-		if fewer == nil {
-			return nil
-		}
-		t.end()
-		select {
-		case <-fewer:
-			t.begin()
-		case <-c.done:
-			return c.endedBy
-		}
-	}
+		return fewer
+	})
 }
 
 // add takes a copy of p, unless there are too many: then it returns when to try
