@@ -78,6 +78,7 @@ func (c *committer) close(t *turn) (err error) {
 	if reason := c.health(); reason != nil {
 		err = c.leave(reason)
 	}
+	t.tell()
 	waiters, then := c.shut()
 	for _, w := range waiters {
 		w.stored(t, mqtt.ErrClosed)

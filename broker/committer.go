@@ -134,7 +134,10 @@ func (c *committer) wait(r *record, w waiter) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r.state == committed || r.state == dropped || r.held == 0 {
-		return false
+		if r.lost {
+			c.alsoBy(c.now()+c.interval, w.stored)
+		}
+		return r.lost
 	}
 	r.waiters = append(r.waiters, w)
 	return true
@@ -194,9 +197,40 @@ func (c *committer) release(t *turn, r *record, o *owner) {
 // waits need not wait for the others. The caller holds mu.
 func (c *committer) letGo(t *turn, r *record) {
 	if r.held--; r.held == 0 {
-		t.kept = append(t.kept, r.waiters...)
-		r.waiters = nil
+		c.tell(t, r)
 	}
+}
+
+// tell tells whoever waits for r that it is safe, or if a queue has lost it, at the
+// end of the turn has that done when the ledger is on disk: what was acknowledged is
+// delivered, queued or in the ledger, whenever a crash comes. The caller holds mu.
+func (c *committer) tell(t *turn, r *record) {
+	if r.lost {
+		t.lost = append(t.lost, r.waiters...)
+	} else {
+		t.kept = append(t.kept, r.waiters...)
+	}
+	r.waiters = nil
+}
+
+// tellLost tells the list when what the ledger has by now is on disk.
+func (c *committer) tellLost(list []waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range list {
+		c.alsoBy(c.now()+c.interval, w.stored)
+	}
+}
+
+// lost notes that a queue of s does not get r, which the ledger has at the end of
+// the turn.
+func (c *committer) lost(r *record, s *session) {
+	if s.bounds.Relaxed {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.lost = true
 }
 
 // drop keeps the promise without the disk. The caller holds mu.
@@ -209,8 +243,7 @@ func (c *committer) drop(t *turn, r *record) {
 // keep tells everybody who waits for r. The caller holds mu.
 func (c *committer) keep(t *turn, r *record) {
 	c.bytes -= r.size()
-	t.kept = append(t.kept, r.waiters...)
-	r.waiters = nil
+	c.tell(t, r)
 	c.openGate(t, r)
 	r.body, r.owners = body{}, nil
 	c.ease()
@@ -307,6 +340,7 @@ func (c *committer) absent(s *session, due int64) {
 // caller holds s.mu.
 func (c *committer) forget(t *turn, s *session) {
 	c.eachOwed(s, func(r *record, o *owner) bool {
+		r.lost = r.lost || !o.relaxed
 		c.release(t, r, o)
 		return true
 	})

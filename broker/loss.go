@@ -39,8 +39,8 @@ const (
 	maxLossName = 512
 )
 
-// lossDelay is how long a loss may stay in memory only. Who is too slow for
-// hours must not wear out the card.
+// lossDelay is how long a loss may stay in memory only that no acknowledgement waits
+// for, and no position. Who is too slow for hours must not wear out the card.
 const lossDelay = int64(10 * time.Second)
 
 // Loss is a row of the loss ledger: messages at QoS 1 or 2 that a session was
@@ -249,6 +249,9 @@ func (s *session) lose(it *item, reason string) {
 	s.drop(1)
 	if it.qos != mqtt.AtMostOnce {
 		s.b.enterLoss(lossKey{s.name(), s.owedBy(string(it.body.topic())), reason}, 1, uint64(it.body.size()))
+	}
+	if it.rec != nil {
+		s.b.commit.lost(it.rec, s)
 	}
 }
 

@@ -14,7 +14,16 @@ import (
 // cut: what was not committed is gone.
 func (d *bed) crash() {
 	d.t.Helper()
-	dir := filepath.Join(d.t.TempDir(), "store")
+	dir := d.copied()
+	d.stop()
+	d.dir = dir
+	d.start()
+}
+
+// copied copies what the disk holds now, between two commits.
+func (d *bed) copied() (dir string) {
+	d.t.Helper()
+	dir = filepath.Join(d.t.TempDir(), "store")
 	c := d.b.commit
 	c.order.Lock() // no commit begins
 	for last := d.st.Stats().Commits; ; {
@@ -30,9 +39,7 @@ func (d *bed) crash() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.stop()
-	d.dir = dir
-	d.start()
+	return dir
 }
 
 // snapshot copies what the disk holds now, while the broker rests in virtual time.

@@ -53,6 +53,7 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 	s.b.stats.accepted.Add(1)
 	if rec != nil && s.bounds.Overflow == mqtt.DropNewest {
 		if reason := s.full(); reason != "" {
+			it.rec = rec
 			s.lose(&it, reason)
 			return
 		}

@@ -22,6 +22,7 @@ type record struct {
 	left    int   // owners who have not acknowledged, plus one while the router is at work
 	held    int   // those of them for whom the promise is made, plus one likewise
 	inboxes int   // those of these inside the process
+	lost    bool  // to one of these: the ledger has to be on disk before anybody is told that it is safe
 	due     int64 // broker time by which it has to be kept
 	waiters []waiter
 	gated   []*session // to be pumped when the gate opens

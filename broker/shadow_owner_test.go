@@ -435,9 +435,12 @@ func (o *ower) goBack(s *session) {
 		o.x.t.Errorf("%s is owed %d messages again that it has acknowledged, at most %d may be", o.id, back, limit)
 	}
 	for _, l := range o.lost {
-		if _, here := holds[l.m.seq]; here {
+		switch _, here := holds[l.m.seq]; {
+		case here:
 			o.x.losses[l.key]--
 			o.queue = append(o.queue, l.debt)
+		case !l.m.promised.Load():
+			o.x.unsure[l.key]++
 		}
 	}
 	slices.SortFunc(o.queue, func(a, b *debt) int { return int(a.m.seq) - int(b.m.seq) })

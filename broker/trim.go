@@ -288,6 +288,7 @@ func (p *pass) waiting() bool {
 		before := p.lost.n
 		goOn := p.look(&it, r.state == writing)
 		if p.lost.n > before {
+			r.lost = r.lost || !o.relaxed
 			c.release(p.t, r, o)
 		}
 		return goOn

@@ -280,6 +280,7 @@ func TestQueueOfAShareIsBounded(t *testing.T) {
 		for n := next + 1; n <= 100; n++ {
 			m.wantPublish("a", strconv.Itoa(n), 1)
 		}
+		m.fence() // all that it has acknowledged is noted
 		d.flush()
 		interrupt()
 		m.c.Close()

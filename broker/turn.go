@@ -9,6 +9,7 @@ type turn struct {
 	done  <-chan struct{} // ends a wait for memory; nil: never
 	now   int64           // broker time when the turn began, in nanoseconds
 	kept  []waiter
+	lost  []waiter // to be told when the ledger is on disk
 	pump  []*session
 	trim  []*session
 	fill  []*session
@@ -79,7 +80,8 @@ func (t *turn) end() {
 // maxScratch is what a turn may keep until the next.
 const maxScratch = 1 << 10
 
-// tell tells those whose promise is kept, in the order in which it was.
+// tell tells those whose promise is kept, in the order in which it was, and has the
+// others told later.
 func (t *turn) tell() {
 	for i := 0; i < len(t.kept); i++ {
 		w := t.kept[i]
@@ -87,6 +89,11 @@ func (t *turn) tell() {
 		w.tell(t)
 	}
 	t.kept = t.kept[:0]
+	if len(t.lost) > 0 {
+		t.b.commit.tellLost(t.lost)
+		clear(t.lost)
+		t.lost = t.lost[:0]
+	}
 }
 
 func pop[T any](list *[]T) T {
