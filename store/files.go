@@ -36,6 +36,10 @@ const (
 	// growStep is by how much a file is extended at a time, each costing a
 	// sync of its own.
 	growStep = 256 << 10
+
+	// keepMapped is how much of a file may come into memory, at about, until it is let
+	// go of. The kernel maps some pages around each that is touched.
+	keepMapped = 512 << 10
 )
 
 // boltFile is an open bbolt file. All transactions go through view and update.
@@ -48,6 +52,8 @@ type boltFile struct {
 	// cache shows. Only whoever writes uses it.
 	unsettled bool
 	wear      Wear // not yet asked for by spent; likewise
+
+	touched atomic.Int64 // bytes that may have come into memory since keepMapped was reached
 
 	// fault is set by the first panic. bbolt may then hold locks for ever, so it
 	// is never called again for this file.
@@ -137,8 +143,22 @@ func (f *boltFile) view(fn func(*bolt.Tx) error) error {
 		if err := f.checkSize(); err != nil {
 			return err
 		}
-		return f.db.View(fn)
+		return f.db.View(func(tx *bolt.Tx) error {
+			defer f.touch(tx, chunkBytes)
+			return fn(tx)
+		})
 	})
+}
+
+// touch notes that about n bytes of the map have come into memory, and lets go of it
+// before that is much: what was read or written last would stay there otherwise, up
+// to the whole segment, and count as the process's memory.
+func (f *boltFile) touch(tx *bolt.Tx, n int64) {
+	if f.touched.Add(n) < keepMapped {
+		return
+	}
+	f.touched.Store(0)
+	letGo(tx.DB().Info().Data, tx.Size()) // while tx is open the map stays where it is
 }
 
 // update runs fn in a write transaction and makes it durable. It is not
@@ -157,6 +177,7 @@ func (f *boltFile) update(fn func(*bolt.Tx) error) error {
 			return err
 		}
 		defer tx.Rollback() // does nothing after Commit
+		f.touch(tx, 0)
 		if err := fn(tx); err != nil {
 			return err
 		}

@@ -111,6 +111,7 @@ func (f *boltFile) commit(tx *bolt.Tx) error {
 	err := tx.Commit()
 	stats := tx.Stats()
 	f.wear.Bytes += uint64(stats.GetPageAlloc()) + pageSize
+	f.touched.Add(stats.GetPageAlloc())
 	if f.db.NoSync {
 		return err
 	}
