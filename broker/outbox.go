@@ -66,13 +66,13 @@ func (s *session) offerLocked(t *turn, it item, rec *record, waits bool) {
 		s.bytes += int64(it.cost)
 		live := s.live.takes(s, &it)
 		s.b.commit.owe(rec, s, &it, s.due(t, rec, waits, live))
-		s.wantTrim(t)
 		s.gauge()
 		s.watch(&it.body)
 		if !live && !s.behind && s.ramBytes > 0 && !s.fits(it.size()) {
 			s.behind, s.loaded = true, s.tail
 		}
 		s.tail = rec.seq
+		s.wantTrim(t)
 		if s.behind && !live {
 			return
 		}

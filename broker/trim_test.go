@@ -424,3 +424,18 @@ func TestBoundsBelowTheWindow(t *testing.T) {
 	}
 	m.wantPublish("a", "0", 1)
 }
+
+// A queue all of which was sent is over its bound and has nothing to give up. What
+// comes next is not sent, so it goes at once.
+func TestQueueThatIsOverItsBoundGivesUpTheNextMessage(t *testing.T) {
+	d := newBed(t, nil)
+	in := d.opens(mqtt.QueueLimits{MaxMessages: 3})
+	d.numbers(1, 4, 1, 1) // the window has room for four
+	for n := 5; n < 10; n++ {
+		d.numbers(n, n, 1, 1)
+		if have := d.owed(); have != 4 {
+			t.Fatalf("after message %d the queue has %d, of which 4 were sent", n, have)
+		}
+	}
+	wantRun(t, d.takeAll(in), 1, 4)
+}
