@@ -70,6 +70,18 @@ func (s *session) withRest() cuts {
 	return append(s.cuts[:len(s.cuts):len(s.cuts)], rest)
 }
 
+// nothingBehind notes that nothing is owed behind the last cut, although what is known
+// of their bytes, which are about right only, leaves some for it. It reports whether
+// that is news. The caller holds mu.
+func (s *session) nothingBehind() bool {
+	last, rest := len(s.cuts)-1, s.withRest()[len(s.cuts)].bytes
+	if last < 0 || rest == 0 {
+		return false
+	}
+	s.cuts[last].bytes += rest
+	return true
+}
+
 // thin makes a pass thin the heaviest part, until so much is gained, at most half
 // of it. It returns false if that is as thin as it may be.
 func (p *pass) thin(much amount) bool {

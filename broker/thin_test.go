@@ -110,6 +110,27 @@ func TestThinnedQueueDropsTheOldestInTheEnd(t *testing.T) {
 	}
 }
 
+// What is known of the bytes of a part is about right only. The queue keeps its bound
+// also if that names a part in which nothing is.
+func TestThinnedQueueKeepsItsBoundWhenItsPartsAreMisjudged(t *testing.T) {
+	d := newBed(t, nil)
+	q := mqtt.QueueLimits{MaxMessages: 20, Overflow: mqtt.Thin}
+	d.opens(q).Close()
+	d.numbers(1, 40, 100, 3)
+	s := d.queueOf("q")
+	s.mu.Lock()
+	for i := range s.cuts {
+		s.cuts[i].bytes = 0 // as if all that is owed were behind
+	}
+	s.mu.Unlock()
+	for n := 41; n < 80; n++ {
+		d.numbers(n, n, 100, 3)
+		if have := s.amount().n; have > q.MaxMessages {
+			t.Fatalf("after message %d the queue has %d, the bound is %d", n, have, q.MaxMessages)
+		}
+	}
+}
+
 // How coarse a queue becomes depends on how long the outage is, not on its levels.
 func TestLevelsOfALongOutage(t *testing.T) {
 	d := newBed(t, nil)

@@ -268,11 +268,14 @@ func (s *session) endPass(p *pass) (goOn bool) {
 		p.next = p.t.now
 	}
 	s.sweepLater(p.t, p.next)
-	reason, _ := s.over()
-	if reason != "" && !progress && caughtUp {
-		s.stuck = s.tail
+	switch reason, _ := s.over(); {
+	case reason == "":
+		return false
+	case progress || !caughtUp, p.level < nothing && s.nothingBehind():
+		return true
 	}
-	return reason != "" && (progress || !caughtUp)
+	s.stuck = s.tail
+	return false
 }
 
 // waiting looks at what is not on disk. It returns false if a commit came
