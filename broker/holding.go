@@ -55,12 +55,19 @@ func (b *Broker) subscribe(s *session, sub mqtt.Subscription, had bool) {
 	if !isShared(sub.Filter) {
 		b.trie.subscribe(s, sub)
 	}
+	b.wantsLess(s)
 }
 
 func (b *Broker) unsubscribe(s *session, filter string) {
 	b.memory.add(forSubscriptions, -costOfFilter(filter))
 	b.trie.unsubscribe(s, filter)
-	if s.refuses.Load() { // it may be that nobody does any more
+	b.wantsLess(s)
+}
+
+// wantsLess lets those look again who wait for room in the queue of s: it may be that
+// their messages do not go to it any more, or at QoS 0.
+func (b *Broker) wantsLess(s *session) {
+	if s.refuses.Load() {
 		b.vacancy.announce()
 	}
 }

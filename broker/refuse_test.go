@@ -165,6 +165,10 @@ func TestEndOfAFullQueueLetsPublishersGo(t *testing.T) {
 			w.send((&packet.Unsubscribe{ID: 5, Filters: []string{"a"}}).Append(nil))
 			w.next()
 		},
+		"a subscription at QoS 0": func(w *wire) {
+			w.send((&packet.Subscribe{ID: 5, Subscriptions: []mqtt.Subscription{{Filter: "a", QoS: 0}}}).Append(nil))
+			w.next()
+		},
 		"end of the session": func(w *wire) {
 			w.c.Close()
 			d.passes("end of the session").c.Close()
