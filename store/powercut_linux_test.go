@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -118,7 +120,8 @@ func TestProcessThatIsTraced(t *testing.T) {
 		t.Fatal(err)
 	}
 	runtime.LockOSThread() // strace counts the calls of each thread
-	dir, m := filepath.Join(dir, "data", "store"), newModel(seed)
+	root, m := dir, newModel(seed)
+	dir = filepath.Join(dir, "data", "store")
 	s := openTraced(t, dir)
 	rewritten, removed := uint64(0), uint64(0)
 	count := func() {
@@ -131,9 +134,12 @@ func TestProcessThatIsTraced(t *testing.T) {
 		fmt.Println("committed", k)
 		switch {
 		case k%12 == 3:
-			insist(t, "compact", func() error { _, err := s.Compact(t.Context(), nil); return err })
+			insist(t, "compact", func() error { _, err := s.Compact(t.Context(), halves{}); return err })
+		case k%12 == 5:
+			insist(t, "backup", func() error { return backUp(s, root) })
+			fmt.Println("backed up", k)
 		case k%12 == 8:
-			insist(t, "rewrite", func() error { _, err := s.Rewrite(m.last/2, nil); return err })
+			insist(t, "rewrite", func() error { _, err := s.Rewrite(m.last/2, halves{}.Keep); return err })
 		case k%20 == 19:
 			count()
 			closeTest(t, s)
@@ -184,7 +190,7 @@ func (p *plan) cutPower(t *testing.T, n int) (cuts, syncs int) {
 	for ; left > 0; left-- {
 		at[p.rng.IntN(len(p.calls)+1)]++
 	}
-	d, acked, scratch := newDisk(p.root, p.rng), 0, scratchDir(t)
+	d, acked, backed, scratch := newDisk(p.root, p.rng), 0, 0, scratchDir(t)
 	for i, c := range append(slices.Clone(p.calls), syscallLine{result: -1}) {
 		for ; at[i] > 0; at[i]-- {
 			dir := filepath.Join(scratch, strconv.Itoa(cuts))
@@ -195,11 +201,17 @@ func (p *plan) cutPower(t *testing.T, n int) (cuts, syncs int) {
 			if err := p.check(t, filepath.Join(dir, "data", "store"), acked); err != nil {
 				t.Fatalf("power cut %d, before call %d, %s, with %d batches acknowledged: %v", cuts, i, c.name, acked, err)
 			}
+			if err := p.checkBackup(dir, backed); err != nil {
+				t.Fatalf("power cut %d, before call %d, %s, after a backup of %d batches: %v", cuts, i, c.name, backed, err)
+			}
 			os.RemoveAll(dir)
 			cuts++
 		}
 		if k, ok := c.printed("committed "); ok {
 			acked = k
+		}
+		if k, ok := c.printed("backed up "); ok {
+			backed = k
 		}
 		d.play(c)
 	}
@@ -270,11 +282,87 @@ func (m *model) compareOwed(s *Store) error {
 			have = append(have, got{seq, tag, string(data)})
 			return true
 		})
-		if want := m.owed(id, q.Acked, m.last); err != nil || !slices.Equal(want, have) {
+		have = slices.DeleteFunc(have, func(g got) bool { return !(halves{}).Keep(g.seq, Owner{id, g.tag}, nil) })
+		if want := m.kept(id, q.Acked); err != nil || !slices.Equal(want, have) {
 			return fmt.Errorf("queue %d reads %d records, want %d (%v)", id, len(have), len(want), err)
 		}
 	}
 	return nil
+}
+
+// thinned is a queue that has given up every second of its records.
+const thinned = 5
+
+// halves says what queues still need.
+type halves struct{}
+
+func (halves) Keep(_ uint64, o Owner, _ []byte) bool { return o.Queue != thinned || o.Tag%2 == 0 }
+
+func (halves) Share(queue uint32, _, _ uint64) float64 {
+	if queue == thinned {
+		return 0.5
+	}
+	return 1
+}
+
+// kept returns what a queue has to read behind after.
+func (m *model) kept(queue uint32, after uint64) []got {
+	return slices.DeleteFunc(m.owed(queue, after, m.last), func(g got) bool { return !(halves{}).Keep(g.seq, Owner{queue, g.tag}, nil) })
+}
+
+const backupName = "backup"
+
+// backUp puts a backup of the store into dir, in place of the one before.
+func backUp(s *Store, dir string) error {
+	var archive bytes.Buffer
+	if _, err := s.Backup(&archive, BackupInfo{}); err != nil {
+		return err
+	}
+	aside := filepath.Join(dir, backupName+".new")
+	f, err := os.OpenFile(aside, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(archive.Bytes(), 0)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(aside, filepath.Join(dir, backupName)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// checkBackup restores the backup that the power cut left, now and then, and looks
+// for the batches that had been committed. The next one may be there instead.
+func (p *plan) checkBackup(dir string, backed int) error {
+	if p.rng.IntN(8) > 0 { // it takes longer than all the rest
+		return nil
+	}
+	f, err := os.Open(filepath.Join(dir, backupName))
+	if errors.Is(err, fs.ErrNotExist) && backed == 0 {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer f.Close()
+	to := filepath.Join(dir, "restored")
+	if _, err := Restore(f, to); err != nil {
+		return err
+	}
+	s, err := Open(to, Options{SegmentSize: small})
+	if err != nil {
+		return err
+	}
+	err = p.states[max(backed, 5)].compareAll(s)
+	if next := backed + 12; err != nil && backed > 0 && next < len(p.states) {
+		err = p.states[next].compareAll(s)
+	}
+	return errors.Join(err, s.Close())
+}
+
+func (m *model) compareAll(s *Store) error {
+	return errors.Join(m.compareJournal(s), m.compareMarks(s), m.compareOwed(s), m.compareRows(s))
 }
 
 // goOn commits something more and reads it.
