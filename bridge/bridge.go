@@ -222,10 +222,10 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 	defer func() { b.heard = l.heard() }()
 	u := uplink{
 		owes: func() int64 { return b.local.Backlog(places{b.cfg.Name}.inbox()) },
-		cfg:  &b.cfg, server: server, link: l, inbox: inbox, ripe: b.ripe, seal: b.sealer.seal, status: b.status, sending: b.sending,
+		cfg:  &b.cfg, server: server, link: l, inbox: inbox, ripe: b.ripe(l.flush), seal: b.sealer.seal, status: b.status, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
 		local: b.local, suspect: &b.suspect, window: b.newWindow(l),
-		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived),
+		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived, l.flush),
 	}
 	if err = u.run(ctx); err != nil {
 		if seq, ok := u.culprit(err); ok {
@@ -249,7 +249,9 @@ func (b *Bridge) newWindow(l link) *window {
 	if b.cfg.CatchUp.Order == inOrder {
 		share = 0
 	}
-	return newWindow(first, min(b.cfg.MaxInflight, l.limit()), share)
+	w := newWindow(first, min(b.cfg.MaxInflight, l.limit()), share)
+	w.idle = l.flush
+	return w
 }
 
 // stoodIdle reports whether the link that just ended stood for a while with

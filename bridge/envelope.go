@@ -77,17 +77,21 @@ func (s *sealer) seal(d mqtt.Delivery) mqtt.Delivery {
 	return d
 }
 
-// ripe waits, over the first connections after a start, until the clock is known
-// to be right, so that d goes with a time that was corrected; not longer than
-// clock_wait in all. It returns false if ctx is done first.
-func (b *Bridge) ripe(ctx context.Context, d mqtt.Delivery) bool {
-	if b.cfg.ClockWait == 0 || !b.sealer.dates(d) || b.sealer.clock.Trusted() {
-		return true
+// ripe returns a function that waits, over the first connections after a start, until
+// the clock is known to be right, so that d goes with a time that was corrected; not
+// longer than clock_wait in all. It calls idle before, and returns false if ctx is done
+// first.
+func (b *Bridge) ripe(idle func()) func(context.Context, mqtt.Delivery) bool {
+	return func(ctx context.Context, d mqtt.Delivery) bool {
+		if b.cfg.ClockWait == 0 || !b.sealer.dates(d) || b.sealer.clock.Trusted() {
+			return true
+		}
+		idle()
+		waiting, cancel := context.WithDeadline(ctx, b.clockBy)
+		defer cancel()
+		b.sealer.clock.Await(waiting)
+		return ctx.Err() == nil
 	}
-	waiting, cancel := context.WithDeadline(ctx, b.clockBy)
-	defer cancel()
-	b.sealer.clock.Await(waiting)
-	return ctx.Err() == nil
 }
 
 // beginClockWait is called with each link. The first begins the wait.

@@ -12,8 +12,12 @@ import (
 type link interface {
 	// publish hands a message over for sending, in the order of the calls. It
 	// blocks while the connection takes no more, and not once it is lost. It
-	// must be called from one goroutine at a time.
+	// must be called from one goroutine at a time, and may wait for flush.
 	publish(m mqtt.Message) receipt
+
+	// flush sends what was published. Whoever publishes calls it before it waits
+	// for anything. It may be called from any goroutine.
+	flush()
 
 	// limit is how many messages of QoS 1 the server takes at once.
 	limit() int
@@ -43,7 +47,7 @@ type link interface {
 	close()
 }
 
-// receipt is the fate of one message: QoS 0 is done when it is written, QoS 1
+// receipt is the fate of one message: QoS 0 is done when it is gathered, QoS 1
 // when the server acknowledged it. It counts only if the link is alive after it
 // was done, and may never be done if the link is lost.
 type receipt interface {

@@ -34,6 +34,7 @@ const (
 // nothing is held back.
 type pacer struct {
 	arrived func() (messages, bytes uint64) // since the link came up
+	idle    func()                          // is called before a wait
 
 	mu       sync.Mutex
 	messages allowance
@@ -41,10 +42,11 @@ type pacer struct {
 	over     bool // used by wait only
 }
 
-func newPacer(rate units.Rate, arrived func() (messages, bytes uint64)) *pacer {
+func newPacer(rate units.Rate, arrived func() (messages, bytes uint64), idle func()) *pacer {
 	now := time.Now()
 	return &pacer{
 		arrived:  arrived,
+		idle:     idle,
 		messages: allowance{rate: float64(rate.Messages), at: now},
 		bytes:    allowance{rate: float64(rate.Bytes), at: now},
 		over:     rate == units.Rate{},
@@ -65,6 +67,7 @@ func (p *pacer) wait(ctx context.Context, left func() int64) bool {
 		if p.over = left() <= 1; p.over {
 			break
 		}
+		p.idle()
 		if pause(ctx, min(pausing, slice)); ctx.Err() != nil {
 			return false
 		}

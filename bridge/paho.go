@@ -105,7 +105,7 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 
 func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 	l := &pahoLink{
-		wire:      newWire(conn, c.keepalive+pongTime, c.maxPacketSize, &c.seen),
+		wire:      newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize, &c.seen),
 		listening: make(chan struct{}),
 		seen:      &c.seen,
 		status:    c.status,
@@ -117,7 +117,7 @@ func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 		SetUsername(c.username).
 		SetPassword(c.password).
 		SetCleanSession(!c.listens).
-		SetStore(paho.NewMemoryStore()).
+		SetStore(nothing{}).
 		SetAutoReconnect(false).
 		SetConnectRetry(false).
 		SetResumeSubs(false).
@@ -167,10 +167,14 @@ func (l *pahoLink) connect(ctx context.Context) error {
 func (l *pahoLink) say(status string) {
 	if l.status != "" && l.wire.alive.Err() == nil {
 		l.publish(mqtt.Message{Topic: l.status, Payload: []byte(status), Retain: true})
+		l.flush()
 	}
 }
 
+func (l *pahoLink) flush() { l.wire.flush() }
+
 func (l *pahoLink) publish(m mqtt.Message) receipt {
+	l.wire.out.expect()
 	return l.client.Publish(m.Topic, byte(m.QoS), m.Retain, m.Payload)
 }
 
@@ -234,12 +238,24 @@ func (l *pahoLink) alive() context.Context { return l.wire.alive }
 func (l *pahoLink) abort(cause error) { l.wire.fail(cause) }
 
 func (l *pahoLink) close() {
-	_ = l.wire.SetWriteDeadline(time.Now().Add(closeTimeout / 2)) // for a DISCONNECT that nobody reads
+	l.wire.hurry(closeTimeout / 2) // for a DISCONNECT that nobody reads
 	l.say(offline)
 	l.wire.release()
 	l.client.Disconnect(uint(closeTimeout / time.Millisecond))
 	l.wire.fail(net.ErrClosed)
 }
+
+// nothing is a paho.Store that keeps nothing: what the server has not acknowledged,
+// the inbox has.
+type nothing struct{}
+
+func (nothing) Open()                             {}
+func (nothing) Put(string, packets.ControlPacket) {}
+func (nothing) Get(string) packets.ControlPacket  { return nil }
+func (nothing) All() []string                     { return nil }
+func (nothing) Del(string)                        {}
+func (nothing) Close()                            {}
+func (nothing) Reset()                            {}
 
 // doesNotKnow reports whether a server was not reached by err, but refuses this
 // client for who it is.

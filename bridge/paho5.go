@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -35,7 +34,7 @@ type paho5Client struct{ *pahoClient }
 // paho5Link is a link in MQTT 5: a client and, under it, a connection that is ours.
 type paho5Link struct {
 	client  *paho5.Client
-	wire    *gathering
+	wire    *whole
 	session *session5
 	kept    bool // the server had kept the session
 
@@ -82,10 +81,10 @@ func (c *paho5Client) open(ctx context.Context, server string) (link, error) {
 }
 
 func (c *paho5Client) newLink(conn net.Conn) *paho5Link {
-	w := newWire(conn, c.keepalive+pongTime, c.maxPacketSize, &c.seen)
+	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize, &c.seen)
 	w.in.five = true
 	l := &paho5Link{
-		wire: &gathering{wire: w}, session: newSession5(w.fail), seen: &c.seen, status: c.status,
+		wire: &whole{wire: w}, session: newSession5(w.fail), seen: &c.seen, status: c.status,
 		aliases: make(map[string]uint16), listening: make(chan struct{}),
 	}
 	l.client = paho5.NewClient(paho5.ClientConfig{
@@ -154,8 +153,11 @@ func (l *paho5Link) limit() int { return l.window }
 func (l *paho5Link) say(status string) {
 	if l.status != "" && l.wire.alive.Err() == nil {
 		l.publish(mqtt.Message{Topic: l.status, Payload: []byte(status), Retain: true})
+		l.flush()
 	}
 }
+
+func (l *paho5Link) flush() { l.wire.flush() }
 
 func (l *paho5Link) publish(m mqtt.Message) receipt {
 	p, r := publish5(m), newReceipt5()
@@ -166,6 +168,7 @@ func (l *paho5Link) publish(m mqtt.Message) receipt {
 	}
 	l.alias(p)
 	l.session.expect(r)
+	l.wire.out.expect()
 	_, err := l.client.PublishWithOptions(l.wire.alive, p, paho5.PublishOptions{Method: paho5.PublishMethod_AsyncSend})
 	if err != nil || m.QoS == mqtt.AtMostOnce {
 		r.finish(err)
@@ -298,7 +301,7 @@ func (l *paho5Link) alive() context.Context { return l.wire.alive }
 func (l *paho5Link) abort(cause error) { l.wire.fail(cause) }
 
 func (l *paho5Link) close() {
-	_ = l.wire.SetWriteDeadline(time.Now().Add(closeTimeout / 2)) // for a DISCONNECT that nobody reads
+	l.wire.hurry(closeTimeout / 2) // for a DISCONNECT that nobody reads
 	l.say(offline)
 	l.wire.release()
 	left := make(chan struct{})
@@ -346,28 +349,31 @@ func (r *refusal) Error() string {
 	return fmt.Sprintf("%v (%q)", r.reason, r.said)
 }
 
-// gathering is a wire that sends a packet in one piece. Paho writes packets in
-// parts, and locks the connection around them so that they do not mix: between
-// Lock and Unlock everything is gathered.
-type gathering struct {
+// whole is a wire that takes packets in parts. Paho writes them so, and locks the
+// connection around them so that they do not mix.
+type whole struct {
 	*wire
-	mu     sync.Mutex
-	packet bytes.Buffer
+	mu     sync.Mutex // held from Lock to Unlock, where nothing waits
+	packet []byte
 }
 
-// maxGathered is the largest buffer in bytes that is kept for the next packet.
-const maxGathered = 64 << 10
+func (p *whole) Lock() {
+	p.out.room()
+	p.mu.Lock()
+}
 
-func (g *gathering) Lock() { g.mu.Lock() }
+func (p *whole) Write(b []byte) (int, error) {
+	p.packet = append(p.packet, b...)
+	return len(b), nil
+}
 
-func (g *gathering) Write(b []byte) (int, error) { return g.packet.Write(b) }
-
-func (g *gathering) Unlock() {
-	defer g.mu.Unlock()
-	if _, err := g.wire.Write(g.packet.Bytes()); err != nil {
-		g.fail(err)
+func (p *whole) Unlock() {
+	p.out.put(p.packet)
+	if p.packet = p.packet[:0]; cap(p.packet) > maxGathered {
+		p.packet = nil
 	}
-	if g.packet.Reset(); g.packet.Cap() > maxGathered {
-		g.packet = bytes.Buffer{}
+	p.mu.Unlock()
+	if err := p.sent(p.out.drive()); err != nil {
+		p.fail(err)
 	}
 }

@@ -186,6 +186,7 @@ func (r *attempt) echo(ctx context.Context, l link, m mqtt.Message, back <-chan 
 	ctx, cancel := context.WithTimeout(ctx, echoTimeout)
 	defer cancel()
 	receipt := l.publish(m)
+	l.flush()
 	select {
 	case <-receipt.Done():
 	case <-l.alive().Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -111,8 +112,14 @@ func (u *uplink) send(ctx context.Context, from stream, recv func(context.Contex
 	receiving, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(u.link.alive(), cancel)()
+	asking, cancel := context.WithCancel(receiving)
+	cancel()
 	for {
-		d, err := recv(receiving)
+		d, err := recv(asking) // what is there
+		if errors.Is(err, context.Canceled) {
+			u.link.flush()
+			d, err = recv(receiving)
+		}
 		switch {
 		case receiving.Err() != nil || u.link.alive().Err() != nil:
 			return
@@ -147,6 +154,7 @@ func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent
 	}
 	if o, ok := u.publish(from, d, m, sent); ok && m.QoS == mqtt.AtMostOnce {
 		u.await(o, nil)
+		u.window.wake()
 	}
 }
 
@@ -241,7 +249,7 @@ func (u *uplink) confirm(sent <-chan owed) {
 	patience := time.Duration(u.cfg.StallTimeout)
 	stall := time.NewTimer(patience)
 	defer stall.Stop()
-	for o := range sent {
+	for o := range u.promptly(sent) {
 		stall.Reset(patience)
 		if !u.await(o, stall.C) {
 			u.head = o.d.Seq
@@ -251,10 +259,35 @@ func (u *uplink) confirm(sent <-chan owed) {
 	}
 }
 
+// promptly is what comes through sent. Before it waits for more, whoever waits for room
+// in the window learns of all that was acknowledged.
+func (u *uplink) promptly(sent <-chan owed) iter.Seq[owed] {
+	return func(yield func(owed) bool) {
+		for {
+			var o owed
+			var ok bool
+			select {
+			case o, ok = <-sent:
+			default:
+				u.window.wake()
+				o, ok = <-sent
+			}
+			if !ok || !yield(o) {
+				return
+			}
+		}
+	}
+}
+
 // await waits for the receipt of o and reports whether o was acknowledged. If it
 // was not, the link is lost: await aborts it when the receipt is an error, or
 // does not come before stalled.
 func (u *uplink) await(o owed, stalled <-chan time.Time) bool {
+	select {
+	case <-o.Done():
+	default:
+		u.window.wake()
+	}
 	select {
 	case <-o.Done():
 	case <-u.link.alive().Done():
@@ -285,6 +318,7 @@ func (u *uplink) await(o owed, stalled <-chan time.Time) bool {
 // bury makes d a dead letter. When that cannot be kept, d stays in the queue and
 // comes again over the next link.
 func (u *uplink) bury(d mqtt.Delivery, why error) {
+	u.link.flush()
 	err := u.local.Publish(u.link.alive(), deadLetter(d.Message, places{u.cfg.Name}, why))
 	if err != nil {
 		u.link.abort(&localError{"a message that the server refuses cannot be put aside", err})

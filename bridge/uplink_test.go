@@ -39,6 +39,7 @@ func (l *fakeLink) heard() time.Time       { return time.Time{} }
 func (l *fakeLink) resumed() bool          { return false }
 func (l *fakeLink) alive() context.Context { return l.ctx }
 func (l *fakeLink) abort(cause error)      { l.lose(cause) }
+func (l *fakeLink) flush()                 {}
 func (l *fakeLink) close()                 {}
 
 type doneReceipt struct{ err error }
@@ -62,7 +63,7 @@ func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 	return &uplink{
 		cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, ripe: func(context.Context, mqtt.Delivery) bool { return true }, seal: func(d mqtt.Delivery) mqtt.Delivery { return d }, sending: func(mqtt.Delivery, mqtt.Message) {},
 		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight, 0), warned: &firsts{},
-		pacer: newPacer(cfg.CatchUp.Rate, inbox.Arrived), owes: func() int64 { return local.Backlog("bridge/cloud") },
+		pacer: newPacer(cfg.CatchUp.Rate, inbox.Arrived, l.flush), owes: func() int64 { return local.Backlog("bridge/cloud") },
 	}
 }
 
@@ -156,7 +157,7 @@ func TestTheWatchCoversAReadUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		defer there.Close()
-		w := newWire(here, 45*time.Second, maxRemaining, &seen{})
+		w := newWire(here, 45*time.Second, 30*time.Second, maxRemaining, &seen{})
 		read := make(chan error, 1)
 		go func() {
 			_, err := w.Read(make([]byte, 1))

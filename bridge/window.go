@@ -22,7 +22,8 @@ const firstWindow = 8
 // none of them need wait for an acknowledgement.
 type window struct {
 	most  int
-	share int // of live messages, in percent
+	share int    // of live messages, in percent
+	idle  func() // is called before somebody waits
 
 	mu    sync.Mutex
 	size  int
@@ -38,7 +39,7 @@ type window struct {
 
 func newWindow(first, most int, share units.Percent) *window {
 	return &window{
-		most: most, share: int(share), size: min(first, most), quick: true,
+		most: most, share: int(share), idle: func() {}, size: min(first, most), quick: true,
 		room: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
 	}
 }
@@ -47,6 +48,7 @@ func newWindow(first, most int, share units.Percent) *window {
 // false if done is first.
 func (w *window) enter(done <-chan struct{}, of stream) bool {
 	for !w.tryEnter(of) {
+		w.idle()
 		select {
 		case <-w.room[of]:
 		case <-done:
@@ -92,7 +94,8 @@ func (w *window) free(of stream) bool {
 }
 
 // leave gives a place of the stream back, after an acknowledgement that was slow or
-// was not.
+// was not. Wake must follow, for several at once, so that what gets their places goes
+// out together.
 func (w *window) leave(of stream, slow bool) {
 	w.mu.Lock()
 	w.under[of]--
@@ -101,6 +104,10 @@ func (w *window) leave(of stream, slow bool) {
 	}
 	w.adapt(slow)
 	w.mu.Unlock()
+}
+
+// wake has those look again who wait for a place.
+func (w *window) wake() {
 	for _, room := range w.room {
 		select {
 		case room <- struct{}{}:

@@ -59,6 +59,7 @@ func TestAWindowWithoutRoomMakesWait(t *testing.T) {
 		go func() { entered <- w.enter(nil, backlog) }()
 		synctest.Wait()
 		w.leave(backlog, false)
+		w.wake()
 		if !<-entered {
 			t.Error("a place was free")
 		}

@@ -15,11 +15,13 @@ import (
 // lost, writes seem to succeed and go nowhere, and reads wait for release.
 //
 // The wire also watches the server: one that is not heard from for silence,
-// although paho pings it, is lost.
+// although paho pings it, or does not take a write within patience, is lost.
 type wire struct {
 	net.Conn
 	in       *guard
+	out      gather
 	silence  time.Duration
+	patience atomic.Int64 // a time.Duration, see hurry
 	last     atomic.Int64 // when the server last sent anything, see heard
 	begin    time.Time
 	up       atomic.Bool // the server accepted us; before that, errors go to paho
@@ -30,8 +32,10 @@ type wire struct {
 
 // newWire puts a wire over conn that takes packets of at most limit bytes from
 // the server.
-func newWire(conn net.Conn, silence time.Duration, limit int, s *seen) *wire {
+func newWire(conn net.Conn, silence, patience time.Duration, limit int, s *seen) *wire {
 	w := &wire{Conn: conn, silence: silence, begin: time.Now(), released: make(chan struct{})}
+	w.out.write = w.write
+	w.patience.Store(int64(patience))
 	w.in = &guard{src: bufio.NewReader(readerFunc(w.fill)), limit: limit, seen: s} // paho reads single bytes
 	w.alive, w.lose = context.WithCancelCause(context.Background())
 	return w
@@ -75,16 +79,48 @@ func (w *wire) fill(b []byte) (int, error) {
 // heard returns when the server last sent anything, or when the wire was made.
 func (w *wire) heard() time.Time { return w.begin.Add(time.Duration(w.last.Load())) }
 
+// Write takes whole packets. It waits while the connection takes no more.
 func (w *wire) Write(b []byte) (int, error) {
-	n, err := w.Conn.Write(b)
-	if err != nil && w.up.Load() {
-		if isTimeout(err) {
-			err = errNotReading
-		}
-		w.fail(err)
-		return len(b), nil
+	w.out.room()
+	w.out.put(b)
+	if err := w.sent(w.out.drive()); err != nil {
+		return 0, err
 	}
-	return n, err
+	return len(b), nil
+}
+
+// flush sends what was published, see gather.
+func (w *wire) flush() { _ = w.sent(w.out.flush()) }
+
+// sent is what paho learns of the error of a write.
+func (w *wire) sent(err error) error {
+	if err == nil || !w.up.Load() {
+		return err
+	}
+	if isTimeout(err) {
+		err = errNotReading
+	}
+	w.fail(err)
+	return nil
+}
+
+// SetWriteDeadline is called by paho only, for each packet. See write.
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// hurry bounds the write under way, and later ones, by patience.
+func (w *wire) hurry(patience time.Duration) {
+	w.patience.Store(int64(patience))
+	_ = w.Conn.SetWriteDeadline(time.Now().Add(patience))
+}
+
+// write is the gather's.
+func (w *wire) write(b []byte) error {
+	for patience := int64(-1); patience != w.patience.Load(); {
+		patience = w.patience.Load()
+		_ = w.Conn.SetWriteDeadline(time.Now().Add(time.Duration(patience)))
+	}
+	_, err := w.Conn.Write(b)
+	return err
 }
 
 // Close is called by paho only.

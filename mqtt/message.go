@@ -150,9 +150,10 @@ type Waiting struct {
 type Inbox interface {
 	Publisher
 
-	// Recv waits for the next message. It fails with ctx's error, or with
-	// ErrClosed once the inbox is closed or was opened by somebody else. It
-	// must be called from one goroutine at a time.
+	// Recv waits for the next message; one that is there comes even if ctx is
+	// done. It fails with ctx's error, or with ErrClosed once the inbox is closed
+	// or was opened by somebody else. It must be called from one goroutine at a
+	// time.
 	Recv(ctx context.Context) (Delivery, error)
 
 	// RecvLive is Recv for what may pass the others. It may be called from
