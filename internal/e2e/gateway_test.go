@@ -55,23 +55,29 @@ func newGateway(t testing.TB, server, adapters string) *gateway {
 // 3.1.1 (protocol 4) or 5.
 func newGatewayTo(t testing.TB, protocol int, servers []string, adapters string) *gateway {
 	t.Helper()
+	return newGatewayOf(t, fmt.Sprintf(`
+    servers: ["tcp://%s"]
+    protocol: %d
+    max_inflight: %d
+    stall_timeout: 2s
+%s`, strings.Join(servers, `", "tcp://`), protocol, maxInflight, adapters))
+}
+
+// newGatewayOf starts a gateway whose bridge has the rest of its configuration, behind
+// which other parts may follow.
+func newGatewayOf(t testing.TB, rest string) *gateway {
+	t.Helper()
 	dir := t.TempDir()
 	g := &gateway{t: t, conf: filepath.Join(dir, "tidegate.yaml"), data: filepath.Join(dir, "data")}
-	conf := fmt.Sprintf(`
+	write(t, g.conf, fmt.Sprintf(`
 gateway: {name: e2e, data_dir: %s, memory_limit: %d}
 admin: {listen: "127.0.0.1:0"}
 broker:
   listeners: [{address: "tcp://127.0.0.1:0"}]
 bridges:
   - name: cloud
-    servers: ["tcp://%s"]
-    protocol: %d
-    max_inflight: %d
-    stall_timeout: 2s
     backoff: {min: 50ms, max: 500ms}
-    out: [{topics: ["sensor/#"], prefix: %s}]
-%s`, g.data, memoryLimit, strings.Join(servers, `", "tcp://`), protocol, maxInflight, prefix, adapters)
-	write(t, g.conf, conf)
+    out: [{topics: ["sensor/#"], prefix: %s}]%s`, g.data, memoryLimit, prefix, rest))
 	g.start()
 	return g
 }
