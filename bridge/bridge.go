@@ -46,6 +46,7 @@ type Bridge struct {
 	// Of Run.
 	warned    firsts          // see uplink
 	warnedIn  map[string]bool // see downlink
+	dropped   numbers         // of messages at QoS 2 that were dropped and not released
 	heard     time.Time       // when a server last sent anything; zero: not since the start
 	clockBy   time.Time       // until when what has a time in it waits for the clock; zero: there was no link yet
 	announced string          // last payload of the state topic

@@ -7,7 +7,7 @@
 // its end: paho.go makes those of MQTT 3.1.1, paho5.go with session5.go those of
 // MQTT 5, and no other file knows paho. An uplink moves messages over one link. A
 // downlink publishes what the server sends, as the inbox, and acknowledges what
-// is safe here.
+// is safe here; intake.go and guard.go bring it there, and PUBREL, which paho never sees.
 //
 // The queue is not here. It is an inbox of the local broker, called
 // bridge/NAME, that is owed messages like any other session. It is open only

@@ -34,7 +34,8 @@ var (
 type downlink struct {
 	cfg     *Config
 	link    link
-	inbox   mqtt.Publisher
+	inbox   mqtt.Inbox
+	dropped *numbers // at QoS 2, over all links
 	echoes  *echoes
 	circle  *Circle
 	monitor *monitor
@@ -52,9 +53,9 @@ type downlink struct {
 }
 
 // downlink returns the way down over l, which begins with its start.
-func (b *Bridge) downlink(l link, inbox mqtt.Publisher) *downlink {
+func (b *Bridge) downlink(l link, inbox mqtt.Inbox) *downlink {
 	d := &downlink{
-		cfg: &b.cfg, link: l, inbox: inbox, echoes: b.echoes, circle: b.circle,
+		cfg: &b.cfg, link: l, inbox: inbox, dropped: &b.dropped, echoes: b.echoes, circle: b.circle,
 		monitor: &b.monitor, log: b.log, warned: b.warnedIn,
 	}
 	switch {
@@ -81,10 +82,23 @@ func (b *Bridge) refused(l link, why error) {
 	}
 }
 
-// unsafe is a message that is not yet safe here.
+// unsafe is a message, or the release of one, that is not yet safe here.
 type unsafe struct {
 	done chan error // told once
 	ack  func()
+}
+
+// await gives ack its place among the answers to the server. It blocks while too
+// much is not yet safe, and fails when nothing more is to be taken.
+func (d *downlink) await(ack func()) (done chan<- error, ok bool) {
+	kept := unsafe{make(chan error, 1), ack}
+	select {
+	case d.unsafe <- kept:
+		return kept.done, true
+	case <-d.stopping.Done():
+	case <-d.link.alive().Done():
+	}
+	return nil, false
 }
 
 // start subscribes and begins to carry, and does not wait for the server's
@@ -95,11 +109,27 @@ func (d *downlink) start(refused func(link, error)) {
 	d.stopping, d.stop = context.WithCancel(context.Background())
 	d.running.Go(d.confirm)
 	d.running.Go(func() {
-		err := d.link.listen(d.stopping, subscriptions(d.cfg.In), d.take)
+		if !d.begin() {
+			return
+		}
+		err := d.link.listen(d.stopping, subscriptions(d.cfg.In), d)
 		if err != nil && d.stopping.Err() == nil {
 			refused(d.link, err)
 		}
 	})
+}
+
+// begin forgets the numbers of messages if the server has: it gives them anew.
+func (d *downlink) begin() bool {
+	if d.link.resumed() {
+		return true
+	}
+	d.dropped.clear()
+	err := d.inbox.ReleaseAll(d.stopping)
+	if err != nil && d.stopping.Err() == nil {
+		d.link.abort(&localError{"begin a new session", err})
+	}
+	return err == nil
 }
 
 // end takes no more, acknowledges what becomes safe within closeTimeout, and
@@ -113,19 +143,40 @@ func (d *downlink) end() {
 
 // take publishes what came. It blocks while too much is not yet safe.
 func (d *downlink) take(a arrival) {
-	kept := unsafe{make(chan error, 1), a.ack}
-	select {
-	case d.unsafe <- kept:
-	case <-d.stopping.Done():
+	done, ok := d.await(a.ack)
+	switch {
+	case !ok:
 		return
-	case <-d.link.alive().Done():
+	case a.QoS == mqtt.ExactlyOnce && d.dropped.has(a.id):
+		done <- nil
 		return
 	}
 	m, err := d.address(a)
 	if err != nil {
 		d.drop(a, err)
-		kept.done <- nil
+		done <- nil
 		return
+	}
+	switch err := d.publish(a, m, func(err error) { done <- err }); {
+	case err == nil:
+	case errors.Is(err, mqtt.ErrTooLarge), errors.Is(err, mqtt.ErrInvalidTopic):
+		d.drop(a, err)
+		done <- nil
+	default:
+		done <- err
+	}
+}
+
+// publish publishes a as m, at QoS 2 unless it has been, and counts it.
+func (d *downlink) publish(a arrival, m mqtt.Message, done func(error)) (err error) {
+	known := false
+	if a.QoS == mqtt.ExactlyOnce {
+		known, err = d.inbox.PublishOnce(d.link.alive(), a.id, m, done)
+	} else {
+		err = d.inbox.PublishAsync(d.link.alive(), m, done)
+	}
+	if err != nil || known {
+		return err
 	}
 	d.monitor.update(func(s *Status) {
 		s.In.Received++
@@ -133,14 +184,16 @@ func (d *downlink) take(a arrival) {
 			s.In.Again++
 		}
 	})
-	err = d.inbox.PublishAsync(d.link.alive(), m, func(err error) { kept.done <- err })
-	if errors.Is(err, mqtt.ErrTooLarge) || errors.Is(err, mqtt.ErrInvalidTopic) {
-		d.drop(a, err)
-		err = nil
-	} else if err == nil {
-		return
+	return nil
+}
+
+// release has the gateway forget the number of a message. The server is answered
+// only then: a number that it uses again must not look like the old one.
+func (d *downlink) release(id uint16, complete func()) {
+	if done, ok := d.await(complete); ok {
+		d.dropped.remove(id)
+		d.inbox.Release(id, func(err error) { done <- err })
 	}
-	kept.done <- err
 }
 
 // address says as what a is published here, or why it never is.
@@ -194,6 +247,9 @@ const forEver = time.Duration(1<<63 - 1)
 // drop counts a message that is not carried, and says so once for each filter
 // unless that is as it should be.
 func (d *downlink) drop(a arrival, why error) {
+	if a.QoS == mqtt.ExactlyOnce {
+		d.dropped.add(a.id)
+	}
 	d.monitor.update(func(s *Status) { s.In.count(why) })
 	_, filter := ruleFor(d.cfg.In, a.Topic)
 	if errors.Is(why, errEcho) || d.warned["in "+filter] {

@@ -35,6 +35,8 @@ type fakeLocal struct {
 
 	dead *fakeLocal // what the server refused; nil in itself
 
+	received numbers // of messages from upstream at QoS 2
+
 	// keep takes what came from upstream.
 	keep func(context.Context, mqtt.Message, func(error)) error
 }
@@ -96,6 +98,27 @@ func (l *fakeLocal) Waiting(name string) mqtt.Waiting {
 // keep is called for what the bridge publishes through its inbox.
 func (in *fakeInbox) PublishAsync(ctx context.Context, m mqtt.Message, done func(error)) error {
 	return in.local.keep(ctx, m, done)
+}
+
+// PublishOnce keeps the numbers as long as fakeLocal lives, which may be longer than
+// a bridge.
+func (in *fakeInbox) PublishOnce(ctx context.Context, id uint16, m mqtt.Message, done func(error)) (known bool, err error) {
+	if in.local.received.has(id) {
+		done(nil)
+		return true, nil
+	}
+	in.local.received.add(id)
+	return false, in.local.keep(ctx, m, done)
+}
+
+func (in *fakeInbox) Release(id uint16, done func(error)) {
+	in.local.received.remove(id)
+	done(nil)
+}
+
+func (in *fakeInbox) ReleaseAll(context.Context) error {
+	in.local.received.clear()
+	return nil
 }
 
 func (in *fakeInbox) Publish(context.Context, mqtt.Message) error { panic("not used by a bridge") }

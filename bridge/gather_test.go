@@ -70,7 +70,7 @@ var errUnplugged = errors.New("unplugged")
 func TestAWriteThatFailsLaterEndsTheLink(t *testing.T) {
 	here, there := net.Pipe()
 	defer there.Close()
-	w := newWire(unplugged{here}, time.Minute, time.Minute, maxRemaining, &seen{})
+	w := newWire(unplugged{here}, time.Minute, time.Minute, maxRemaining)
 	w.arm()
 	w.out.expect()
 	if n, err := w.Write([]byte("\x30\x00")); n != 2 || err != nil || w.alive.Err() != nil {
@@ -86,7 +86,7 @@ func TestAWriteHasATimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		defer there.Close()
-		w := newWire(here, time.Hour, 30*time.Second, maxRemaining, &seen{})
+		w := newWire(here, time.Hour, 30*time.Second, maxRemaining)
 		w.arm()
 		w.out.expect()
 		_, _ = w.Write([]byte("\x30\x00"))
@@ -181,7 +181,7 @@ func acknowledge5(u upstream5) (read func(w io.Writer)) {
 func TestWhatComesMeanwhileIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
-		w := newWire(here, time.Hour, time.Hour, maxRemaining, &seen{})
+		w := newWire(here, time.Hour, time.Hour, maxRemaining)
 		w.arm()
 		packet := append([]byte("\x30\xfd\x07"), make([]byte, 1021)...)
 		brought, done := atomic.Int64{}, make(chan struct{})

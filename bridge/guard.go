@@ -12,6 +12,7 @@ import (
 const (
 	typePublish = 3
 	typePubrel  = 6
+	typePubcomp = 7
 )
 
 var errLength = errors.New("the server sends a packet whose length makes no sense")
@@ -20,14 +21,15 @@ var errLength = errors.New("the server sends a packet whose length makes no sens
 // limit: paho allocates whatever a header claims. It cuts a PUBLISH that is
 // larger down to its topic and notes its identifier, so that it can be
 // acknowledged without a payload, and never comes again. Any other packet is
-// never that large, and ends the connection.
+// never that large, and ends the connection. PUBREL it keeps back: paho would answer it at once.
 type guard struct {
-	src   *bufio.Reader
-	limit int
-	five  bool   // MQTT 5: properties follow the identifier
-	seen  *seen  // told of PUBREL and of what is cut
-	ready []byte // to be read next: a header, or a small packet
-	left  int    // bytes of the packet behind ready
+	src      *bufio.Reader
+	limit    int
+	five     bool            // MQTT 5: properties follow the identifier
+	released func(id uint16) // is told of PUBREL; it may block
+	cut      numbers         // of what is cut, until it is handed on
+	ready    []byte          // to be read next: a header, or a small packet
+	left     int             // bytes of the packet behind ready
 }
 
 func (g *guard) Read(b []byte) (int, error) {
@@ -63,13 +65,23 @@ func (g *guard) next() error {
 	case size > g.limit:
 		return fmt.Errorf("the server sends a packet of type %d with %d bytes, which no such packet has", kind, size)
 	case kind == typePubrel && size >= 2:
-		id, err := g.src.Peek(2)
-		if err != nil {
-			return unexpected(err)
-		}
-		g.seen.release(binary.BigEndian.Uint16(id))
+		return g.release(size)
 	}
 	g.ready, g.left = binary.AppendUvarint([]byte{first}, uint64(size)), size
+	return nil
+}
+
+// release takes a PUBREL of size bytes.
+func (g *guard) release(size int) error {
+	head, err := g.src.Peek(2)
+	if err != nil {
+		return unexpected(err)
+	}
+	id := binary.BigEndian.Uint16(head)
+	if _, err := g.src.Discard(size); err != nil {
+		return unexpected(err)
+	}
+	g.released(id)
 	return nil
 }
 
@@ -111,10 +123,9 @@ func (g *guard) shorten(first byte, size int) error {
 		return unexpected(err)
 	}
 	if first&0x06 == 0 {
-		g.seen.cutOff(0)
 		return nil // nobody waits for an acknowledgement
 	}
-	g.seen.cutOff(binary.BigEndian.Uint16(head[len(head)-2:]))
+	g.cut.add(binary.BigEndian.Uint16(head[len(head)-2:]))
 	if g.five {
 		head = append(head, 0)
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -13,7 +14,7 @@ import (
 )
 
 func newGuard(r io.Reader, limit int) *guard {
-	return &guard{src: bufio.NewReader(r), limit: limit, seen: &seen{}}
+	return &guard{src: bufio.NewReader(r), limit: limit, released: func(uint16) {}}
 }
 
 func publishPacket(qos byte, id uint16, topic string, payload []byte) []byte {
@@ -30,17 +31,23 @@ func TestGuardPassesOnWhatIsSmall(t *testing.T) {
 	_ = packets.NewControlPacket(packets.Pingresp).Write(&sent)
 	sent.Write(publishPacket(1, 7, "a", bytes.Repeat([]byte("x"), 990)))
 	sent.Write(publishPacket(0, 0, "b", nil))
-	release := packets.NewControlPacket(packets.Pubrel).(*packets.PubrelPacket)
-	release.MessageID = 300
-	_ = release.Write(&sent)
 	want := bytes.Clone(sent.Bytes())
 	g := newGuard(iotest.OneByteReader(&sent), 1000)
-	g.seen.take(300)
 	if got, err := io.ReadAll(g); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("got %d bytes, %v; want the %d that were sent", len(got), err, len(want))
 	}
-	if g.seen.has(300) {
-		t.Error("the server's PUBREL is passed over")
+}
+
+func TestGuardKeepsBackWhatIsReleased(t *testing.T) {
+	pingresp := "\xd0\x00"
+	for _, pubrel := range []string{"\x62\x02\x01\x2c", "\x62\x03\x01\x2c\x92", "\x62\x09\x01\x2c\x92\x05\x1f\x00\x02no"} {
+		var ids []uint16
+		g := newGuard(strings.NewReader(pingresp+pubrel+pingresp), 1000)
+		g.released = func(id uint16) { ids = append(ids, id) }
+		got, err := io.ReadAll(g)
+		if err != nil || string(got) != pingresp+pingresp || !slices.Equal(ids, []uint16{300}) {
+			t.Errorf("of %x came %x, released %d, %v", pubrel, got, ids, err)
+		}
 	}
 }
 
@@ -55,8 +62,8 @@ func TestGuardCutsWhatIsLarge(t *testing.T) {
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("got %q, %v; want %q", got, err, want)
 	}
-	if !g.seen.wasCut(9) || g.seen.wasCut(9) || g.seen.wasCut(10) || g.seen.lost != 2 {
-		t.Errorf("it noted %+v", g.seen)
+	if !g.cut.remove(9) || g.cut.remove(9) || g.cut.remove(10) {
+		t.Error("it does not know what it has cut")
 	}
 }
 
@@ -71,6 +78,7 @@ func TestGuardRefuses(t *testing.T) {
 		"the end within a header":           {"\x30\x80", io.ErrUnexpectedEOF.Error()},
 		"the end within a packet it cuts":   {"\x30\xff\x7f\x00\x01a", io.ErrUnexpectedEOF.Error()},
 		"the end within a PUBREL":           {"\x62\x02\x01", io.ErrUnexpectedEOF.Error()},
+		"the end behind its identifier":     {"\x62\x03\x01\x2c", io.ErrUnexpectedEOF.Error()},
 		"the end within the topic of a cut": {"\x30\xff\x7f\x00\x09a", io.ErrUnexpectedEOF.Error()},
 	} {
 		if _, err := io.ReadAll(newGuard(strings.NewReader(c.sent), 1024)); err == nil || !strings.Contains(err.Error(), c.want) {

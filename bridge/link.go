@@ -22,10 +22,10 @@ type link interface {
 	// limit is how many messages of QoS 1 the server takes at once.
 	limit() int
 
-	// listen asks the server for what subs match and hands what comes to take,
-	// in order and one at a time. What comes before the call waits. Its error
-	// says which filters the server refuses, or that the link is lost.
-	listen(ctx context.Context, subs []mqtt.Subscription, take func(arrival)) error
+	// listen asks the server for what subs match and hands what comes to to, in
+	// order and one at a time. What comes before the call waits. Its error says
+	// which filters the server refuses, or that the link is lost.
+	listen(ctx context.Context, subs []mqtt.Subscription, to taker) error
 
 	// heard returns when the server last sent anything.
 	heard() time.Time
@@ -55,11 +55,21 @@ type receipt interface {
 	Error() error
 }
 
+// taker takes what a server sends. It may block while the link stands.
+type taker interface {
+	take(a arrival)
+
+	// release takes note that the server does not send the message of QoS 2 again
+	// that it had numbered id. complete lets it use the number for another one.
+	release(id uint16, complete func())
+}
+
 // arrival is a message that the server sent.
 type arrival struct {
-	mqtt.Message      // its topic is the server's
-	again        bool // the server may have sent it before
-	tooLarge     bool // its payload was larger than max_packet_size, and is gone
+	mqtt.Message        // its topic is the server's
+	id           uint16 // the server's number for it until it is released; QoS 2 only
+	again        bool   // the server may have sent it before
+	tooLarge     bool   // its payload was larger than max_packet_size, and is gone
 
 	// ack tells the server that the gateway has taken responsibility. It may
 	// block while the link stands. It does nothing for QoS 0.

@@ -40,7 +40,6 @@ type pahoClient struct {
 	maxPacketSize                int    // of what the server sends
 	listens                      bool   // the server is to keep a session with what it owes us
 	status                       string // topic where the server keeps whether we are connected; "": none
-	seen                         seen   // QoS 2 messages that the server has not released
 }
 
 // pahoLink is a link: a client and, under it, a connection that is ours.
@@ -49,10 +48,8 @@ type pahoLink struct {
 	wire   *wire
 	kept   bool // the server had kept the session
 
-	listening chan struct{} // closed when take may be called
-	take      func(arrival)
-	seen      *seen
-	status    string // of the client
+	intake *intake
+	status string // of the client
 }
 
 // What the server keeps at pahoClient.status, retained.
@@ -104,12 +101,8 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 }
 
 func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
-	l := &pahoLink{
-		wire:      newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize, &c.seen),
-		listening: make(chan struct{}),
-		seen:      &c.seen,
-		status:    c.status,
-	}
+	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize)
+	l := &pahoLink{wire: w, intake: newIntake(w), status: c.status}
 	o := paho.NewClientOptions().
 		AddBroker(server).
 		SetProtocolVersion(4). // no second try with MQTT 3.1
@@ -117,7 +110,7 @@ func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 		SetUsername(c.username).
 		SetPassword(c.password).
 		SetCleanSession(!c.listens).
-		SetStore(nothing{}).
+		SetStore(noStore{}).
 		SetAutoReconnect(false).
 		SetConnectRetry(false).
 		SetResumeSubs(false).
@@ -152,9 +145,6 @@ func (l *pahoLink) connect(ctx context.Context) error {
 		return cmp.Or(context.Cause(ctx), err)
 	}
 	l.kept = token.SessionPresent()
-	if !l.kept {
-		l.seen.forget()
-	}
 	l.wire.arm()
 	if cause := context.Cause(l.wire.alive); cause != nil { // paho takes a return code it does not know for consent, and closes
 		l.close()
@@ -181,9 +171,8 @@ func (l *pahoLink) publish(m mqtt.Message) receipt {
 // limit is none: MQTT 3.1.1 leaves the window to the client.
 func (l *pahoLink) limit() int { return maxInflight }
 
-func (l *pahoLink) listen(ctx context.Context, subs []mqtt.Subscription, take func(arrival)) error {
-	l.take = take
-	close(l.listening)
+func (l *pahoLink) listen(ctx context.Context, subs []mqtt.Subscription, to taker) error {
+	l.intake.begin(to)
 	if len(subs) == 0 {
 		return nil
 	}
@@ -204,30 +193,26 @@ func (l *pahoLink) listen(ctx context.Context, subs []mqtt.Subscription, take fu
 	return refusedError(token.Result())
 }
 
-// arrived hands a message on, unless it came before.
 func (l *pahoLink) arrived(m paho.Message) {
-	select {
-	case <-l.listening:
-	case <-l.wire.alive.Done():
-		return
-	}
-	id, once := m.MessageID(), m.Qos() == byte(mqtt.ExactlyOnce)
-	if once && l.seen.has(id) {
-		m.Ack()
-		return
-	}
-	l.take(arrival{
-		Message:  mqtt.Message{Topic: m.Topic(), Payload: m.Payload(), QoS: mqtt.QoS(m.Qos()), Retain: m.Retained()},
-		again:    m.Duplicate(),
-		tooLarge: l.seen.wasCut(id),
-		ack: func() {
-			if once {
-				l.seen.take(id)
-			}
-			m.Ack()
-		},
+	l.intake.take(arrival{
+		Message: mqtt.Message{Topic: m.Topic(), Payload: m.Payload(), QoS: mqtt.QoS(m.Qos()), Retain: m.Retained()},
+		id:      m.MessageID(),
+		again:   m.Duplicate(),
+		ack:     m.Ack,
 	})
 }
+
+// noStore is a [paho.Store] that keeps nothing: what is under way, the queue here
+// and the session of the server know.
+type noStore struct{}
+
+func (noStore) Open()                             {}
+func (noStore) Put(string, packets.ControlPacket) {}
+func (noStore) Get(string) packets.ControlPacket  { return nil }
+func (noStore) All() []string                     { return nil }
+func (noStore) Del(string)                        {}
+func (noStore) Close()                            {}
+func (noStore) Reset()                            {}
 
 func (l *pahoLink) heard() time.Time { return l.wire.heard() }
 
@@ -244,18 +229,6 @@ func (l *pahoLink) close() {
 	l.client.Disconnect(uint(closeTimeout / time.Millisecond))
 	l.wire.fail(net.ErrClosed)
 }
-
-// nothing is a paho.Store that keeps nothing: what the server has not acknowledged,
-// the inbox has.
-type nothing struct{}
-
-func (nothing) Open()                             {}
-func (nothing) Put(string, packets.ControlPacket) {}
-func (nothing) Get(string) packets.ControlPacket  { return nil }
-func (nothing) All() []string                     { return nil }
-func (nothing) Del(string)                        {}
-func (nothing) Close()                            {}
-func (nothing) Reset()                            {}
 
 // doesNotKnow reports whether a server was not reached by err, but refuses this
 // client for who it is.

@@ -44,10 +44,8 @@ type paho5Link struct {
 	retains  bool              // the server takes retained messages
 	maxBytes int               // of a packet that the server takes; 0: any
 
-	listening chan struct{} // closed when take may be called
-	take      func(arrival)
-	seen      *seen
-	status    string // of the client
+	intake *intake
+	status string // of the client
 }
 
 // open is an openFunc.
@@ -81,11 +79,11 @@ func (c *paho5Client) open(ctx context.Context, server string) (link, error) {
 }
 
 func (c *paho5Client) newLink(conn net.Conn) *paho5Link {
-	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize, &c.seen)
+	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize)
 	w.in.five = true
 	l := &paho5Link{
-		wire: &whole{wire: w}, session: newSession5(w.fail), seen: &c.seen, status: c.status,
-		aliases: make(map[string]uint16), listening: make(chan struct{}),
+		wire: &whole{wire: w}, session: newSession5(w.fail), intake: newIntake(w), status: c.status,
+		aliases: make(map[string]uint16),
 	}
 	l.client = paho5.NewClient(paho5.ClientConfig{
 		Conn:              l.wire,
@@ -129,9 +127,7 @@ func (l *paho5Link) agree(answer *paho5.Connack) error {
 	if p.MaximumQoS != nil && *p.MaximumQoS == 0 {
 		return errors.New("takes messages at QoS 0 only, which loses them: choose another server")
 	}
-	if l.kept = answer.SessionPresent; !l.kept {
-		l.seen.forget()
-	}
+	l.kept = answer.SessionPresent
 	l.window = int(orElse(p.ReceiveMaximum, 65535))
 	l.most = min(maxAliases, int(orElse(p.TopicAliasMaximum, 0)))
 	l.maxBytes = int(orElse(p.MaximumPacketSize, 0))
@@ -220,9 +216,8 @@ func (l *paho5Link) alias(p *paho5.Publish) {
 	p.Properties.TopicAlias = &id
 }
 
-func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, take func(arrival)) error {
-	l.take = take
-	close(l.listening)
+func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, to taker) error {
+	l.intake.begin(to)
 	if len(subs) == 0 {
 		return nil
 	}
@@ -249,29 +244,13 @@ func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, take f
 	return refusedError(granted)
 }
 
-// arrived hands a message on, unless it came before.
 func (l *paho5Link) arrived(received paho5.PublishReceived) (bool, error) {
-	select {
-	case <-l.listening:
-	case <-l.wire.alive.Done():
-		return true, nil
-	}
 	p := received.Packet
-	id, once := p.PacketID, p.QoS == byte(mqtt.ExactlyOnce)
-	if once && l.seen.has(id) {
-		l.session.acknowledge(id, p.QoS)
-		return true, nil
-	}
-	l.take(arrival{
-		Message:  message5(p),
-		again:    p.Duplicate(),
-		tooLarge: l.seen.wasCut(id),
-		ack: func() {
-			if once {
-				l.seen.take(id)
-			}
-			l.session.acknowledge(id, p.QoS)
-		},
+	l.intake.take(arrival{
+		Message: message5(p),
+		id:      p.PacketID,
+		again:   p.Duplicate(),
+		ack:     func() { l.session.acknowledge(p.PacketID, p.QoS) },
 	})
 	return true, nil
 }

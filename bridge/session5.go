@@ -78,15 +78,14 @@ func (s *session5) AddToSession(_ context.Context, p session.Packet, answer chan
 	return nil
 }
 
-// PacketReceived takes an answer, or hands a message on to messages.
+// PacketReceived takes an answer, or hands a message on to messages. PUBREL is the
+// intake's.
 func (s *session5) PacketReceived(p *packets.ControlPacket, messages chan<- *packets.Publish) error {
 	switch content := p.Content.(type) {
 	case *packets.Publish:
 		messages <- content // which holds receive5; a server that sends more waits
 	case *packets.Puback:
 		s.published(content)
-	case *packets.Pubrel:
-		return s.write(packets.PUBCOMP, func(p *packets.ControlPacket) { p.Content.(*packets.Pubcomp).PacketID = content.PacketID })
 	default:
 		s.answered(p)
 	}

@@ -140,15 +140,7 @@ func (r *attempt) listenAndEcho(ctx context.Context, l link) error {
 	}
 	payload := fmt.Sprintf("tidegate bridge test, %s", time.Now().UTC().Format(time.RFC3339Nano))
 	back := make(chan struct{}, 1)
-	err := l.listen(ctx, subs, func(a arrival) {
-		if a.Topic == topic && string(a.Payload) == payload {
-			select {
-			case back <- struct{}{}:
-			default:
-			}
-		}
-		a.ack()
-	})
+	err := l.listen(ctx, subs, listener{topic, payload, back})
 	blind, err := r.subscribed(subs, topic, err)
 	if err != nil || topic == "" {
 		return err
@@ -156,6 +148,24 @@ func (r *attempt) listenAndEcho(ctx context.Context, l link) error {
 	m := mqtt.Message{Topic: topic, Payload: []byte(payload), QoS: mqtt.AtLeastOnce}
 	return failedAt(StepEcho, r.echo(ctx, l, m, back, blind))
 }
+
+// listener is a taker that waits for one message.
+type listener struct {
+	topic, payload string
+	back           chan<- struct{} // has room for one
+}
+
+func (l listener) take(a arrival) {
+	if a.Topic == l.topic && string(a.Payload) == l.payload {
+		select {
+		case l.back <- struct{}{}:
+		default:
+		}
+	}
+	a.ack()
+}
+
+func (listener) release(_ uint16, complete func()) { complete() }
 
 // subscribed says how subscribing went. It is blind if nothing can be read on the
 // topic of the echo, which no bridge needs.

@@ -33,7 +33,7 @@ func (l *fakeLink) publish(mqtt.Message) receipt {
 	return doneReceipt{}
 }
 
-func (l *fakeLink) listen(context.Context, []mqtt.Subscription, func(arrival)) error { return nil }
+func (l *fakeLink) listen(context.Context, []mqtt.Subscription, taker) error { return nil }
 
 func (l *fakeLink) heard() time.Time       { return time.Time{} }
 func (l *fakeLink) resumed() bool          { return false }
@@ -157,7 +157,7 @@ func TestTheWatchCoversAReadUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		defer there.Close()
-		w := newWire(here, 45*time.Second, 30*time.Second, maxRemaining, &seen{})
+		w := newWire(here, 45*time.Second, 30*time.Second, maxRemaining)
 		read := make(chan error, 1)
 		go func() {
 			_, err := w.Read(make([]byte, 1))

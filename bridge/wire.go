@@ -32,11 +32,11 @@ type wire struct {
 
 // newWire puts a wire over conn that takes packets of at most limit bytes from
 // the server.
-func newWire(conn net.Conn, silence, patience time.Duration, limit int, s *seen) *wire {
+func newWire(conn net.Conn, silence, patience time.Duration, limit int) *wire {
 	w := &wire{Conn: conn, silence: silence, begin: time.Now(), released: make(chan struct{})}
 	w.out.write = w.write
 	w.patience.Store(int64(patience))
-	w.in = &guard{src: bufio.NewReader(readerFunc(w.fill)), limit: limit, seen: s} // paho reads single bytes
+	w.in = &guard{src: bufio.NewReader(readerFunc(w.fill)), limit: limit} // paho reads single bytes
 	w.alive, w.lose = context.WithCancelCause(context.Background())
 	return w
 }

@@ -300,6 +300,11 @@ func (b *Broker) publishWait(ctx context.Context, m mqtt.Message, from *session)
 // publish queues m, which the inbox of from publishes; nil: somebody else inside
 // the process does.
 func (b *Broker) publish(ctx context.Context, m mqtt.Message, from *session, done func(error)) error {
+	return b.publishAs(ctx, m, publication{waiter: waiter{done: done}, from: from, relay: from != nil})
+}
+
+// publishAs queues m as p, which says from whom it is and who waits.
+func (b *Broker) publishAs(ctx context.Context, m mqtt.Message, p publication) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
@@ -314,11 +319,8 @@ func (b *Broker) publish(ctx context.Context, m mqtt.Message, from *session, don
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)
 	b.stats.received.Add(1)
-	err := b.routeWait(ctx, t, &publication{
-		topic: []byte(m.Topic), payload: m.Payload, props: propertiesOf(&m), qos: m.QoS, retain: m.Retain,
-		waiter: waiter{done: done}, from: from, relay: from != nil,
-	})
-	if err != nil {
+	p.topic, p.payload, p.props, p.qos, p.retain = []byte(m.Topic), m.Payload, propertiesOf(&m), m.QoS, m.Retain
+	if err := b.routeWait(ctx, t, &p); err != nil {
 		return fmt.Errorf("publish to %q: %w", m.Topic, cmp.Or(ctx.Err(), err))
 	}
 	return nil

@@ -11,11 +11,13 @@ import (
 	"tidegate/mqtt/packet"
 )
 
-// receipt is a QoS 2 message that a client has handed in and not yet released.
+// receipt is a QoS 2 message that a client, or a server upstream, has handed in and
+// not yet released.
 type receipt struct {
 	id     uint16  // packet identifier
 	rec    *record // its promise; nil: nobody durable was owed it
 	marked bool    // the store knows of the receipt
+	routed bool    // of an inbox: rec and marked do not change any more; guarded by session.mu
 	ends   *conn   // which gets PUBCOMP once the store has forgotten it; guarded by session.mu
 }
 
@@ -288,6 +290,6 @@ func (b *Broker) restoreReceipt(key []byte) error {
 	if s.received == nil {
 		s.received = make(map[uint16]*receipt)
 	}
-	s.received[binary.BigEndian.Uint16(key[4:])] = &receipt{id: binary.BigEndian.Uint16(key[4:]), marked: true}
+	s.received[binary.BigEndian.Uint16(key[4:])] = &receipt{id: binary.BigEndian.Uint16(key[4:]), marked: true, routed: true}
 	return nil
 }

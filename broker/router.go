@@ -17,6 +17,7 @@ type publication struct {
 	waiter         waiter   // who is told when the gateway has taken responsibility
 	mark           []byte   // QoS 2: the receipt to be stored with the message
 	receipt        *receipt // ... and where to note that
+	once           bool     // the receipt is stored whoever gets the message
 	from           *session // the client or inbox that published; nil: somebody else inside the process
 	relay          bool     // it came through a bridge, ours or another gateway's
 	will           bool     // it must not wait: there is one per connection, which is bound enough
@@ -58,7 +59,12 @@ func (b *Broker) route(t *turn, p *publication) error {
 		p.keepReceipt(b.commit, b.commit.soon(t.now))
 	}
 	b.send(t, p, m, kept, rec)
-	if rec == nil {
+	switch {
+	case rec != nil:
+	case p.once:
+		p.receipt.marked = true
+		b.commit.mark(p.mark, []byte{1}, t.now+b.commit.interval, p.waiter.stored)
+	default:
 		p.waiter.tellNow(t)
 	}
 	return nil
@@ -119,7 +125,7 @@ func (b *Broker) owe(t *turn, p *publication, m *matches, kept body, wanted mqtt
 	c.order.Lock()
 	defer c.order.Unlock()
 	rec := c.begin(kept)
-	rec.must = p.qos == mqtt.ExactlyOnce && exactlyOnceToAny(m.durable)
+	rec.must = p.once || p.qos == mqtt.ExactlyOnce && exactlyOnceToAny(m.durable)
 	held := p.unconfirmed() && m.inbox
 	waits := !p.unconfirmed() || held && len(m.durable)+len(m.transient) > 1
 	for i := range m.durable {

@@ -164,6 +164,20 @@ type Inbox interface {
 	// goroutine and in any order. An unknown seq is no error.
 	Ack(seq uint64)
 
+	// PublishOnce is PublishAsync for a message that upstream numbers with id
+	// until it knows that the gateway has taken responsibility and says so: then
+	// Release is called. What comes with the id before that is the same message and
+	// known and not published again, also after a restart; done is then called when
+	// the first is safe. done is never nil.
+	PublishOnce(ctx context.Context, id uint16, m Message, done func(error)) (known bool, err error)
+
+	// Release lets the next message have the number id. done is called like that
+	// of PublishAsync when the disk knows it, too.
+	Release(id uint16, done func(error))
+
+	// ReleaseAll releases all numbers and waits until the disk knows it.
+	ReleaseAll(ctx context.Context) error
+
 	// Arrived returns how much at QoS 1 and 2 the inbox has been owed since it
 	// was opened: messages, and the bytes of their topics and payloads.
 	Arrived() (messages, bytes uint64)

@@ -19,6 +19,7 @@ import (
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
 	"tidegate/internal/proxy"
+	"tidegate/internal/testbed"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
@@ -61,7 +62,7 @@ type yard struct {
 }
 
 func newYard(t *testing.T, protocol int, order string, rtt time.Duration, window int) *yard {
-	y := &yard{t: t, protocol: protocol, order: order, window: window, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), way: freeAddress(t)}
+	y := &yard{t: t, protocol: protocol, order: order, window: window, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), way: testbed.FreeAddr(t)}
 	write(t, y.conf, fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\nmax_queued_messages 0\nuser %s\n", port(y.way), user()))
 	y.open(y.way)
 	if rtt > 0 {
@@ -85,7 +86,7 @@ func newYard(t *testing.T, protocol int, order string, rtt time.Duration, window
 
 // open starts mosquitto.
 func (y *yard) open(address string) {
-	y.server = start(y.t, mosquitto(y.t), "-c", y.conf)
+	y.server = start(y.t, testbed.Find(y.t, "mosquitto"), "-c", y.conf)
 	y.server.awaitLine(y.t, "running")
 	y.cloud.update(func() { y.cloud.address = address })
 }
