@@ -104,7 +104,7 @@ func TestStatusFitsTheTerminal(t *testing.T) {
 		Connections: math.MaxInt, Retained: math.MaxInt, MessagesReceived: many, MessagesSent: many, MessagesDropped: many, ConnectionsRefused: many,
 	}
 	st.Bridges = []admin.Bridge{{
-		Name: long, Server: long, State: long, StateAgeSeconds: old, Backlog: math.MaxInt64, Acknowledged: many, LastAckAgeSeconds: &old,
+		Name: long, Server: long, State: long, StateAgeSeconds: old, Backlog: math.MaxInt64, BacklogBytes: 1 << 45, Acknowledged: many, LastAckAgeSeconds: &old,
 		OldestAgeSeconds: &old, Rate: 99999, SecondsToEmpty: &old, DeadLetters: math.MaxInt64, Failures: map[string]uint64{"websocket": many, "stalled": many},
 		In: bridge.Downward{Received: many, Expired: many},
 	}}
@@ -150,7 +150,7 @@ func TestCount(t *testing.T) {
 			t.Errorf("%d becomes %q, want %q", n, got, want)
 		}
 	}
-	for n, want := range map[int64]string{0: "0 KiB", 1: "1 KiB", 1 << 20: "1.0 MiB", 5 << 29: "2.5 GiB"} {
+	for n, want := range map[int64]string{0: "0 KiB", 1: "1 KiB", 1 << 20: "1.0 MiB", 5 << 29: "2.5 GiB", 1 << 45: "32.0 TiB"} {
 		if got := size(n); got != want {
 			t.Errorf("%d bytes become %q, want %q", n, got, want)
 		}

@@ -22,7 +22,7 @@ const (
 	maxName     = 16 // of a bridge or adapter
 	maxState    = 8
 	maxPlace    = 32 // of a server or device
-	maxCauses   = 20
+	maxCauses   = 16
 	maxClient   = 44
 	maxClients  = 20 // rows; programs take -o json
 	maxFilter   = 24
@@ -69,18 +69,18 @@ func writeBridges(b *strings.Builder, bridges []admin.Bridge) {
 	writeTable(b, []string{"BRIDGE", "STATE", "FOR", "SERVER", "QUEUED", "ACKED", "LAST ACK"}, rows)
 }
 
-// writeTraffic says how fast each bridge gets on, what came down, and what failed.
+// writeTraffic says how large what is queued is, how fast each bridge gets on, what came down, and what failed.
 func writeTraffic(b *strings.Builder, bridges []admin.Bridge) {
 	var rows [][]string
 	for i := range bridges {
 		br := &bridges[i]
 		rows = append(rows, []string{
-			shorten(br.Name, maxName), orDash(br.OldestAgeSeconds), fmt.Sprintf("%.1f/s", br.Rate), orDash(br.SecondsToEmpty),
+			shorten(br.Name, maxName), size(br.BacklogBytes), orDash(br.OldestAgeSeconds), rate(br.Rate), orDash(br.SecondsToEmpty),
 			count(br.DeadLetters), count(br.In.Received), count(br.In.Echoes + br.In.Expired + br.In.Refused + br.In.Unmatched),
 			shorten(causes(br.Failures), maxCauses),
 		})
 	}
-	writeTable(b, []string{"BRIDGE", "OLDEST", "RATE", "EMPTY IN", "PUT ASIDE", "CAME DOWN", "DROPPED", "FAILED"}, rows)
+	writeTable(b, []string{"BRIDGE", "BACKLOG", "OLDEST", "RATE", "EMPTY IN", "ASIDE", "IN", "DROPPED", "FAILED"}, rows)
 }
 
 // causes is "3 tcp, 1 stalled", what happened most first.
@@ -217,12 +217,22 @@ func count[T int | int64 | uint64](n T) string {
 	return fmt.Sprintf("%.1f%c", v, large[unit])
 }
 
+// rate writes so many messages a second in at most nine characters.
+func rate(r float64) string {
+	if r < 100 {
+		return fmt.Sprintf("%.1f/s", r)
+	}
+	return count(int64(r)) + "/s"
+}
+
 // large are the units of millions and on.
 const large = "MGTPE"
 
 // size writes bytes with one decimal at most.
 func size(n int64) string {
 	switch {
+	case n >= 1024*int64(units.GiB):
+		return fmt.Sprintf("%.1f TiB", float64(n)/1024/float64(units.GiB))
 	case n >= int64(units.GiB):
 		return fmt.Sprintf("%.1f GiB", float64(n)/float64(units.GiB))
 	case n >= int64(units.MiB):
