@@ -61,17 +61,13 @@ type Bridge struct {
 // New returns a bridge of the gateway called gateway, with the defaults filled
 // in. It starts nothing and opens nothing.
 func New(cfg Config, gateway string, local Local, log *slog.Logger) (*Bridge, error) {
-	dialer := net.Dialer{KeepAlive: time.Duration(cfg.Keepalive)}
-	return newBridge(cfg, gateway, local, log, dialer.DialContext)
-}
-
-func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial dialFunc) (*Bridge, error) {
 	cfg.SetDefaults()
 	if problems := cfg.Check(); len(problems) > 0 {
 		return nil, fmt.Errorf("bridge %q: %s: %s", cfg.Name, problems[0].Path, problems[0].Text)
 	}
 	cfg.ClientID = cfg.clientID(gateway)
-	streams := &streams{dial: dial, tls: cfg.TLS}
+	dialer := net.Dialer{KeepAlive: time.Duration(cfg.Keepalive)}
+	streams := &streams{dial: dialer.DialContext, tls: cfg.TLS}
 	client, stranger := cfg.client(streams, cfg.ClientID), cfg.client(streams, cfg.ClientID+"-look")
 	client.listens = len(cfg.In) > 0
 	status := ""
@@ -94,6 +90,12 @@ func newBridge(cfg Config, gateway string, local Local, log *slog.Logger, dial d
 	Join(NewCircle(), b)
 	b.monitor.status = Status{Name: cfg.Name, Server: cfg.Servers[0], Since: time.Now(), Failures: map[string]uint64{}}
 	return b, nil
+}
+
+// UseDialer has the bridge reach its servers, "host:port", over connections of dial
+// instead of the system's. It is called before Run.
+func (b *Bridge) UseDialer(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
+	b.streams.dial = dial
 }
 
 // Status returns how the bridge fares.

@@ -51,13 +51,6 @@ const (
 	propertyRetain  = "tidegate-retain"  // it was to be retained
 )
 
-// DeadLetter is a message that the server refused for good.
-type DeadLetter struct {
-	Topic  string `json:"topic"` // here, not upstream
-	Bytes  int    `json:"bytes"` // of its payload
-	Reason string `json:"reason"`
-}
-
 // places are the topics and inboxes of a bridge's dead letters. Clients have no
 // business there: topics that begin with $ match no wildcard at the front.
 type places struct{ name string }
@@ -78,71 +71,54 @@ func (b *Bridge) openDead(ctx context.Context, most int) (mqtt.Inbox, error) {
 	return inbox, nil
 }
 
-// Dead returns the first dead letters, at most most of them. It must not be called
-// while Requeue or another Dead is: whoever is first gets [mqtt.ErrClosed].
-func (b *Bridge) Dead(ctx context.Context, most int) ([]DeadLetter, error) {
-	n := min(most, int(b.local.Backlog(places{b.cfg.Name}.deadInbox())))
-	list := make([]DeadLetter, 0, n)
-	err := b.eachDead(ctx, n, func(d mqtt.Delivery, _ mqtt.Inbox) error {
-		m, reason := revived(d.Message, places{b.cfg.Name}.dead())
-		list = append(list, DeadLetter{Topic: m.Topic, Bytes: len(m.Payload), Reason: reason})
-		return nil
-	})
-	return list, err
-}
-
 // Requeue puts the dead letters that are there now back into the queue, behind
-// what is in it, and returns how many.
+// what is in it, and returns how many. It must not be called while it runs: whoever
+// is first gets [mqtt.ErrClosed].
 func (b *Bridge) Requeue(ctx context.Context) (n int, err error) {
-	at := places{b.cfg.Name}
-	err = b.eachDead(ctx, int(b.local.Backlog(at.deadInbox())), func(d mqtt.Delivery, inbox mqtt.Inbox) error {
-		m := d.Message
-		m.Topic = at.again() + strings.TrimPrefix(m.Topic, at.dead())
-		if err := b.local.Publish(ctx, m); err != nil {
-			return err
-		}
-		inbox.Ack(d.Seq)
-		n++
-		return nil
-	})
-	return n, err
-}
-
-// eachDead calls fn for the first n dead letters.
-func (b *Bridge) eachDead(ctx context.Context, n int, fn func(mqtt.Delivery, mqtt.Inbox) error) error {
-	if n == 0 {
-		return nil
+	left := int(b.local.Backlog(places{b.cfg.Name}.deadInbox()))
+	if left == 0 {
+		return 0, nil
 	}
-	inbox, err := b.openDead(ctx, n)
+	inbox, err := b.openDead(ctx, left)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer inbox.Close()
-	for range n {
-		d, err := inbox.Recv(ctx)
-		if err != nil {
-			return fmt.Errorf("read the dead letters: %w", err)
-		}
-		if err := fn(d, inbox); err != nil {
-			return err
+	for ; n < left; n++ {
+		if err := b.requeue(ctx, inbox); err != nil {
+			return n, err
 		}
 	}
+	return n, nil
+}
+
+// requeue puts the next dead letter back.
+func (b *Bridge) requeue(ctx context.Context, dead mqtt.Inbox) error {
+	d, err := dead.Recv(ctx)
+	if err != nil {
+		return fmt.Errorf("read the dead letters: %w", err)
+	}
+	m, at := d.Message, places{b.cfg.Name}
+	m.Topic = at.again() + strings.TrimPrefix(m.Topic, at.dead())
+	if err := b.local.Publish(ctx, m); err != nil {
+		return err
+	}
+	dead.Ack(d.Seq)
 	return nil
 }
 
-// revived returns m, which came from under prefix, as it was, and why the server
-// had refused it.
-func revived(m mqtt.Message, prefix string) (was mqtt.Message, reason string) {
+// revived returns m, which came from under prefix, as it was before the server had
+// refused it.
+func revived(m mqtt.Message, prefix string) mqtt.Message {
 	m.Topic = strings.TrimPrefix(m.Topic, prefix)
 	if m.Properties == nil {
-		return m, ""
+		return m
 	}
 	p := *m.Properties
 	p.User = nil
 	for _, u := range m.Properties.User {
 		switch u.Name {
 		case propertyRefused:
-			reason = u.Value
 		case propertyRetain:
 			m.Retain = true
 		default:
@@ -150,7 +126,7 @@ func revived(m mqtt.Message, prefix string) (was mqtt.Message, reason string) {
 		}
 	}
 	m.Properties = &p
-	return m, reason
+	return m
 }
 
 // deadLetter is m as a dead letter. It does not expire: somebody has to look at it.

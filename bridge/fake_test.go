@@ -406,10 +406,11 @@ func testConfig() Config {
 func newRig(t testing.TB, cfg Config, local *fakeLocal, dial dialFunc) *rig {
 	t.Helper()
 	r := &rig{t: t, local: local, log: &journal{}, ended: make(chan error, 1)}
-	b, err := newBridge(cfg, "pump-house", local, slog.New(slog.NewTextHandler(r.log, nil)), dial)
+	b, err := New(cfg, "pump-house", local, slog.New(slog.NewTextHandler(r.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.UseDialer(dial)
 	r.Bridge = b
 	return r
 }

@@ -23,7 +23,7 @@ func TestAFleetComesBackSpreadOut(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		for n := range fleet {
-			b, err := newBridge(testConfig(), fmt.Sprint("gateway-", n), newLocal(), slog.New(slog.DiscardHandler), nil)
+			b, err := New(testConfig(), fmt.Sprint("gateway-", n), newLocal(), slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

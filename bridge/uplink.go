@@ -138,7 +138,7 @@ func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent
 		return
 	}
 	if again := (places{u.cfg.Name}).again(); strings.HasPrefix(d.Topic, again) {
-		d.Message, _ = revived(d.Message, again)
+		d.Message = revived(d.Message, again)
 	}
 	m, err := u.cfg.outgoing(d)
 	if err != nil {

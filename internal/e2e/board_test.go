@@ -59,8 +59,9 @@ func (b *board) boot(cfg bridge.Config, sensor adapters.Adapter) {
 	c.SetDefaults()
 	br, err := broker.New(c, broker.Options{Store: st, Log: log, Line: time.Now})
 	b.must(err)
-	up, err := bridge.NewTest(b.t, cfg, "board", br, log, b.uplink.dial)
+	up, err := bridge.New(cfg, "board", br, log)
 	b.must(err)
+	up.UseDialer(b.uplink.dial)
 	up.UseClock(time)
 	entry := adapters.Config{Name: "probe", Kind: "test"}
 	entry.SetDefaults()
