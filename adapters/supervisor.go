@@ -33,6 +33,7 @@ type Supervisor struct {
 	publisher mqtt.Publisher
 	log       *slog.Logger
 	backoff   backoff.Backoff
+	observe   func(Status)
 
 	mu     sync.Mutex // guards status; nothing is called under it
 	status Status     // without what the adapter reports
@@ -46,12 +47,17 @@ func NewSupervisor(c *Config, a Adapter, p mqtt.Publisher, log *slog.Logger) *Su
 		mapping:   NewMapping(c),
 		publisher: p,
 		log:       log.With("adapter", c.Name),
+		observe:   func(Status) {},
 		status:    Status{Name: c.Name, Kind: c.Kind, State: Offline, Since: time.Now()},
 	}
 }
 
 // UseClock gives the readings the gateway's clock. It is called before Run.
 func (s *Supervisor) UseClock(c *clock.Clock) { s.mapping.clock = c }
+
+// UseObserver has fn told of each change of the state. It is called before Run. fn
+// must not block.
+func (s *Supervisor) UseObserver(fn func(Status)) { s.observe = fn }
 
 // Run runs the adapter until ctx is done. The retained status topic says
 // "offline" from the start, "online" from the first [Sink.Emit] of each run to
@@ -123,6 +129,7 @@ func (s *Supervisor) up(ctx context.Context) error {
 	if !s.change(Online) {
 		return nil
 	}
+	s.observe(s.Status())
 	s.log.Info("adapter is online", "device", s.report().Device)
 	return s.announce(ctx, Online)
 }
@@ -132,6 +139,7 @@ func (s *Supervisor) down(ctx context.Context) bool {
 	if !s.change(Offline) {
 		return false
 	}
+	s.observe(s.Status())
 	s.announceOffline(ctx)
 	return true
 }

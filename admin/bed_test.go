@@ -40,7 +40,7 @@ func newBed(t *testing.T, change func(*Sources)) *bed {
 	t.Helper()
 	leak.Check(t)
 	d := &bed{t: t, http: http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}}
-	d.src = Sources{Name: "pump-house", Version: "1.2.3", Started: time.Now(), Clock: clock.New()}
+	d.src = Sources{Name: "pump-house", Version: "1.2.3", Started: time.Now(), Clock: clock.New(), Events: new(Events)}
 	d.src.Broker, d.src.Store = startBroker(t)
 	if change != nil {
 		change(&d.src)
@@ -122,11 +122,12 @@ func (thermometer) Report() adapters.Report {
 	return adapters.Report{Device: "/dev/ttyS9", Frames: 7, Rejected: map[string]uint64{"checksum": 2}}
 }
 
-func startAdapter(t *testing.T, to mqtt.Publisher) *adapters.Supervisor {
+func startAdapter(t *testing.T, to mqtt.Publisher, on *Events) *adapters.Supervisor {
 	t.Helper()
 	cfg := &adapters.Config{Name: "weather", Kind: "test"}
 	cfg.SetDefaults()
 	s := adapters.NewSupervisor(cfg, thermometer{}, to, quiet)
+	s.UseObserver(on.OnAdapter)
 	running(t, func(ctx context.Context) error {
 		s.Run(ctx)
 		return nil

@@ -22,6 +22,7 @@ var page string
 func (s *Server) handler() http.Handler {
 	routes := map[string]http.HandlerFunc{
 		"/":              servePage,
+		"/api/v1/events": s.serveEvents,
 		"/api/v1/queues": s.fewAtOnce(s.src.serveQueues),
 		"/api/v1/status": s.fewAtOnce(s.serveStatus),
 		"/healthz":       serveHealth,
@@ -35,7 +36,7 @@ func (s *Server) handler() http.Handler {
 		case !s.serves(r.Host):
 			fail(w, http.StatusForbidden, "the host %q is not this gateway: open http://%s/ on its own machine, or tunnel to it with ssh -L", r.Host, s.listener.Addr())
 		case !known:
-			fail(w, http.StatusNotFound, "there is no %s: try /, /api/v1/status, /api/v1/queues, /healthz, /readyz or /metrics", r.URL.Path)
+			fail(w, http.StatusNotFound, "there is no %s: try /, /api/v1/status, /api/v1/queues, /api/v1/events, /healthz, /readyz or /metrics", r.URL.Path)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			fail(w, http.StatusMethodNotAllowed, "%s can only be read, with GET", r.URL.Path)

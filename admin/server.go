@@ -43,6 +43,7 @@ type Sources struct {
 	Adapters []*adapters.Supervisor
 	Store    *store.Store
 	Clock    *clock.Clock
+	Events   *Events
 
 	// Ready returns why the gateway is not ready, in words, or nil. It is asked
 	// with each status from any goroutine. That the store can be written need
@@ -59,12 +60,16 @@ type Server struct {
 	conns    *conns
 
 	documents chan struct{} // holds one for each document under way
+	readers   chan struct{} // likewise, of events
 }
 
 // New returns a server for the address listen, host:port, which must be a loopback
 // address. It starts nothing and opens nothing.
 func New(listen string, src Sources, log *slog.Logger) *Server {
-	return &Server{listen: listen, src: src, log: log, conns: newConns(), documents: make(chan struct{}, maxDocuments)}
+	return &Server{
+		listen: listen, src: src, log: log, conns: newConns(),
+		documents: make(chan struct{}, maxDocuments), readers: make(chan struct{}, maxReaders),
+	}
 }
 
 // Listen opens the listener, so that its address is known before [Server.Serve].
@@ -105,6 +110,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ConnState:         s.conns.changed,
+		BaseContext:       func(net.Listener) context.Context { return ctx }, // which ends streams of events
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 	if err := serve(ctx, srv, s.listener, s.conns); err != nil {

@@ -139,7 +139,7 @@ func TestStatusOfTheRealThing(t *testing.T) {
 	d := newBed(t, func(src *Sources) {
 		cloud, _ = startBroker(t)
 		src.Bridges = []*bridge.Bridge{startBridge(t, src.Broker, cloud.Addrs()[0].String())}
-		src.Adapters = []*adapters.Supervisor{startAdapter(t, src.Broker)}
+		src.Adapters = []*adapters.Supervisor{startAdapter(t, src.Broker, src.Events)}
 	})
 	sub := d.dial("logger", false)
 	if _, err := sub.Subscribe(t.Context(), mqtt.Subscription{Filter: "alarm", QoS: mqtt.AtLeastOnce}); err != nil {

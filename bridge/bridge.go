@@ -37,6 +37,7 @@ type Bridge struct {
 	look    openFunc // as another client, which wants nothing
 	monitor monitor
 
+	observe func(Change)
 	status  string // topic here of what the link itself says upstream; "": none
 	sealer  sealer
 	echoes  *echoes   // of what may come back through in; nil: nothing can
@@ -85,6 +86,7 @@ func New(cfg Config, gateway string, local Local, log *slog.Logger) (*Bridge, er
 		warnedIn: make(map[string]bool),
 		status:   status,
 		changed:  make(chan struct{}, 1),
+		observe:  func(Change) {},
 	}
 	b.sealer = sealer{gateway: gateway, bridge: cfg.Name, kind: cfg.Envelope, keep: 4 * cfg.MaxInflight, clock: clock.New()}
 	Join(NewCircle(), b)
@@ -264,6 +266,28 @@ func (b *Bridge) stoodIdle() bool {
 	return s.InFlight == 0 && time.Since(s.Since) >= time.Duration(b.cfg.StallTimeout)
 }
 
+// Change is what became of a bridge's connection, or of a try to have one.
+type Change struct {
+	Bridge string
+	State  State  // Up or Down
+	Server string // that it is connected to, was, or tried to be
+	Cause  string // why it is down, as in [Status].Failures; "": because the first server is well again, or the bridge stops
+	Error  string // likewise, in words to act on
+}
+
+// UseObserver has fn told of each change. It is called before Run. fn must not block.
+func (b *Bridge) UseObserver(fn func(Change)) { b.observe = fn }
+
+// tell tells the observer how the bridge is now.
+func (b *Bridge) tell(why error) {
+	s := b.monitor.snapshot()
+	c := Change{Bridge: s.Name, State: s.State, Server: s.Server}
+	if why != nil {
+		c.Cause, c.Error = causeOf(why), why.Error()
+	}
+	b.observe(c)
+}
+
 // up, down and stopped change the state and say so: one line in the log and one
 // retained message for each change, none for a try.
 
@@ -272,6 +296,7 @@ func (b *Bridge) up(ctx context.Context, server string) {
 		s.State, s.Since = Up, time.Now()
 		s.Connects++
 	})
+	b.tell(nil)
 	b.saidDown = false
 	b.log.Info("bridge is up", "server", server)
 	b.announce(ctx, "1")
@@ -280,11 +305,13 @@ func (b *Bridge) up(ctx context.Context, server string) {
 func (b *Bridge) down(ctx context.Context, why error) {
 	if errors.Is(why, errReturn) {
 		b.monitor.update(func(s *Status) { s.leave(); s.Returns++ })
+		b.tell(nil)
 		b.log.Info("bridge returns to its first server", "server", b.cfg.Servers[0])
 		b.announce(ctx, "0")
 		return
 	}
 	b.monitor.update(func(s *Status) { s.fail(why) })
+	b.tell(why)
 	if !b.saidDown {
 		b.saidDown = true
 		b.log.Warn("bridge is down, messages are queued until it is up", "error", why)
@@ -294,6 +321,7 @@ func (b *Bridge) down(ctx context.Context, why error) {
 
 func (b *Bridge) stopped(ctx context.Context) {
 	b.monitor.update((*Status).leave)
+	b.tell(nil)
 	b.log.Info("bridge stopped")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()

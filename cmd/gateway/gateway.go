@@ -64,6 +64,8 @@ func (g *gateway) make() (err error) {
 		FlashBudget:    g.cfg.Store.FlashBudget,
 		MemoryLimit:    g.cfg.Gateway.MemoryLimit,
 	}
+	events := new(admin.Events)
+	o.Hooks.Event = events
 	circle := bridge.NewCircle()
 	if g.clock, err = clock.Open(g.cfg.Gateway.DataDir); err != nil {
 		g.log.Warn("the clock's state", "error", err)
@@ -82,6 +84,7 @@ func (g *gateway) make() (err error) {
 			return err
 		}
 		b.UseClock(g.clock)
+		b.UseObserver(events.OnBridge)
 		g.bridges = append(g.bridges, b)
 	}
 	bridge.Join(circle, g.bridges...)
@@ -92,11 +95,12 @@ func (g *gateway) make() (err error) {
 		}
 		s := adapters.NewSupervisor(c.Common(), a, g.broker, g.log)
 		s.UseClock(g.clock)
+		s.UseObserver(events.OnAdapter)
 		g.supervisors = append(g.supervisors, s)
 	}
 	src := admin.Sources{
 		Name: g.cfg.Gateway.Name, Version: thisBuild().Version, Started: g.started,
-		Broker: g.broker, Bridges: g.bridges, Adapters: g.supervisors, Store: g.store, Clock: g.clock,
+		Broker: g.broker, Bridges: g.bridges, Adapters: g.supervisors, Store: g.store, Clock: g.clock, Events: events,
 	}
 	g.admin = admin.New(g.cfg.Admin.Listen, src, g.log)
 	g.control = admin.NewControl(g.cfg.Gateway.DataDir, src, g.log)
