@@ -177,7 +177,8 @@ func TestServersThatAreKilledInTurn(t *testing.T) {
 		full     bool // not in a normal run
 	}{
 		{"NATS", newNATS, 4, false},
-		{"RabbitMQ", newRabbitMQ, 4, true},
+		{"RabbitMQ MQTT 3.1.1", newRabbitMQ, 4, true},
+		{"RabbitMQ MQTT 5", newRabbitMQ5, 5, true},
 		{"mosquitto MQTT 3.1.1", newMosquittos, 4, true},
 		{"mosquitto MQTT 5", newMosquittos, 5, false},
 	} {

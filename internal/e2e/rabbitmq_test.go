@@ -40,6 +40,31 @@ func newRabbitMQ(t testing.TB, nodes int) *cluster {
 	return c
 }
 
+// newRabbitMQ5 is newRabbitMQ where it speaks MQTT 5.
+func newRabbitMQ5(t testing.TB, nodes int) *cluster {
+	t.Helper()
+	if !rabbitMQSpeaks5(t) {
+		t.Skip("needs RabbitMQ 3.13 or newer for MQTT 5: Debian has it since trixie")
+	}
+	return newRabbitMQ(t, nodes)
+}
+
+// rabbitMQSpeaks5 looks at the version in the name of the folder that Debian installs
+// it in. Without RabbitMQ it does.
+func rabbitMQSpeaks5(t testing.TB) bool {
+	t.Helper()
+	const folder = "/usr/lib/rabbitmq/lib/rabbitmq_server-"
+	found, err := filepath.Glob(folder + "*")
+	if err != nil || len(found) == 0 {
+		return true
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(found[0], folder+"%d.%d", &major, &minor); err != nil {
+		t.Fatalf("the version of %s: %v", found[0], err)
+	}
+	return major > 3 || major == 3 && minor >= 13
+}
+
 // rabbitmq is what the nodes have in common.
 type rabbitmq struct {
 	t      testing.TB

@@ -46,7 +46,7 @@ func TestUpstreams(t *testing.T) {
 		},
 		{
 			name: "RabbitMQ", make: newRabbitMQ, granted: mqtt.AtLeastOnce, full: true, twoAsOne: true,
-			topics: map[string]string{"a.b": "a/b"},
+			topics: map[string]string{"a.b": "a/b"}, five: rabbitMQSpeaks5(t),
 		},
 	} {
 		t.Run(f.name, func(t *testing.T) {
