@@ -51,7 +51,8 @@ type Broker struct {
 	start       time.Time
 	hooks       Hooks
 	circle      Circle
-	line        func() time.Time // see Options
+	line        func() time.Time // see Options; for what is stamped
+	lineStart   time.Time        // what it said at start
 	stamps      atomic.Bool      // messages have the time at which they were published
 	onlineDelay int64            // nanoseconds
 
@@ -115,6 +116,7 @@ func New(cfg Config, o Options) (*Broker, error) {
 	if b.line == nil {
 		b.line = time.Now
 	}
+	b.lineStart = b.line().Add(-time.Duration(b.now()))
 	b.sysRetained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits}
 	b.retained = retained{list: make(map[string]retainedMessage), limits: cfg.Limits, memory: &b.memory}
 	b.alarms = alarms{set: make(map[alarmKey]alarm), wake: make(chan struct{}, 1)}
@@ -158,6 +160,10 @@ func (b *Broker) withDefaults(q mqtt.QueueLimits) mqtt.QueueLimits {
 // now returns the time since the broker was made, in nanoseconds. It never goes
 // back, whatever happens to the clock.
 func (b *Broker) now() int64 { return int64(time.Since(b.start)) }
+
+// lineAt returns what [Options.Line] says at broker time now, for whoever only reads
+// what is stored: asking would be taken for a stamp, and saved.
+func (b *Broker) lineAt(now int64) time.Time { return b.lineStart.Add(time.Duration(now)) }
 
 // Serve accepts connections until ctx is done. Then it ends them all, writes
 // what is not on disk, and returns once nothing of it runs any more. That the disk

@@ -179,7 +179,8 @@ func (s *session) refill(t *turn) {
 // whether there may be more up to upTo.
 func (s *session) read(from, upTo uint64, most int, kept cuts) (page []item, more bool, err error) {
 	bytes := 0
-	now, line := s.b.now(), s.b.line()
+	now := s.b.now()
+	line := s.b.lineAt(now)
 	err = s.b.commit.store.Read(s.queue, from, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		it := itemFromTag(tag)
 		if !kept.keep(seq, it.ordinal) {

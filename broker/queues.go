@@ -91,7 +91,7 @@ func (s *session) oldest() time.Duration {
 	}
 	_ = s.eachQueued(0, func(d mqtt.Delivery) bool { // what cannot be read has no age
 		if !d.At.IsZero() {
-			age = max(0, s.b.line().Sub(d.At))
+			age = max(0, s.b.lineAt(s.b.now()).Sub(d.At))
 		}
 		return false
 	})
@@ -144,7 +144,8 @@ func (s *session) eachQueued(after uint64, fn func(mqtt.Delivery) bool) error {
 		}
 		if rest, current := s.unwritten(after, upTo, done); current || !more {
 			for i := 0; more && i < len(rest); i++ {
-				more = fn(s.b.deliveryOf(&rest[i], s.b.now(), s.b.line()))
+				now := s.b.now()
+				more = fn(s.b.deliveryOf(&rest[i], now, s.b.lineAt(now)))
 			}
 			return damage
 		}
@@ -200,7 +201,8 @@ func (s *session) outstanding() (from uint64, done func(*item) bool) {
 // last one, and whether fn wants more.
 func (s *session) eachStored(after, upTo uint64, done func(*item) bool, fn func(mqtt.Delivery) bool) (last uint64, more bool, err error) {
 	more = true
-	now, line := s.b.now(), s.b.line()
+	now := s.b.now()
+	line := s.b.lineAt(now)
 	err = s.b.commit.store.Read(s.queue, after, upTo, func(seq uint64, tag uint32, data []byte) bool {
 		after = seq
 		it := itemFromTag(tag)

@@ -179,7 +179,8 @@ func (s *session) head() uint64 {
 func (p *pass) readDisk() error {
 	c := p.s.b.commit
 	p.upTo = c.committedSeq()
-	now, line := p.s.b.now(), p.s.b.line()
+	now := p.s.b.now()
+	line := p.s.b.lineAt(now)
 	var it item
 	err := c.store.Read(p.s.queue, p.at, p.upTo, func(seq uint64, tag uint32, data []byte) bool {
 		var err error
