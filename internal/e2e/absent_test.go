@@ -16,6 +16,7 @@ import (
 
 	"tidegate/internal/leak"
 	"tidegate/internal/load"
+	"tidegate/internal/testbed"
 )
 
 // stage is where one broker is measured with "tidegate bench", which starts it.
@@ -27,7 +28,7 @@ type stage struct {
 // configuration.
 func tidegateStage(t testing.TB, store, broker string) stage {
 	t.Helper()
-	s := stage{dir: t.TempDir(), address: freeAddress(t)}
+	s := stage{dir: t.TempDir(), address: testbed.FreeAddr(t)}
 	conf := filepath.Join(s.dir, "tidegate.yaml")
 	write(t, conf, fmt.Sprintf(`
 gateway: {name: bench, data_dir: %s/data, log: {level: warn}}
@@ -44,7 +45,7 @@ admin: {listen: "127.0.0.1:0"}
 // mosquittoStage has mosquitto as safe as it can be set.
 func mosquittoStage(t testing.TB) stage {
 	t.Helper()
-	s := stage{dir: t.TempDir(), address: freeAddress(t)}
+	s := stage{dir: t.TempDir(), address: testbed.FreeAddr(t)}
 	if err := os.Mkdir(filepath.Join(s.dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,7 @@ autosave_interval 1
 max_queued_messages 0
 max_inflight_messages 100
 `, port(s.address), user(), s.dir))
-	s.command = mosquitto(t) + " -c " + conf
+	s.command = testbed.Find(t, "mosquitto") + " -c " + conf
 	return s
 }
 
