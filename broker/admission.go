@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"tidegate/broker/auth"
@@ -131,7 +132,7 @@ func (o *output) explain(n uint64, reason packet.Reason, words packet.Properties
 // judge decides what becomes of a publication, and may change it. An error ends
 // the connection.
 func (c *conn) judge(t *turn, p *publication) (verdict, error) {
-	if c.b.access.Load().authorizer != nil {
+	if c.b.access.Load().authorizer != nil || p.topic[0] == '$' {
 		err := c.mayWrite(string(p.topic))
 		switch {
 		case errors.Is(err, errHook):
@@ -188,8 +189,13 @@ func (s *session) mayLeave(w *packet.Will) bool {
 	return ok
 }
 
-// mayWrite says why the client must not publish to topic, or nil.
+// mayWrite says why the client must not publish to topic, or nil. What the broker
+// says about itself nobody else does (section 4.7.2), but for the bridges of other
+// brokers.
 func (c *conn) mayWrite(topic string) error {
+	if strings.HasPrefix(topic, "$SYS/") && !strings.HasPrefix(topic, sysPrefix+"connection/") {
+		return fmt.Errorf("%w to publish to %q, which is the broker's", auth.ErrNotAuthorized, brief(topic))
+	}
 	return c.may(auth.Write, topic, "publish to")
 }
 
