@@ -76,13 +76,6 @@ func costOfFilter(filter string) int {
 	return subscriptionCost + 2*len(filter) + strings.Count(filter, "/")*levelCost
 }
 
-// holdBack keeps a will for later, or forgets the one that is kept if w is nil.
-// The caller holds Broker.mu.
-func (s *session) holdBack(w *packet.Will) {
-	s.b.memory.add(forSessions, costOfWill(w)-costOfWill(s.will))
-	s.will = w
-}
-
 // costOfWill returns what a will takes in memory, 0 if it is nil.
 func costOfWill(w *packet.Will) int {
 	if w == nil {

@@ -11,6 +11,9 @@ func (b *Broker) saveAll(t *turn) {
 		if s.durable() {
 			s.save(t.now+lazy, nil)
 		}
+		if s.will != nil {
+			b.commit.put(s.willRow(), t.now+lazy, nil)
+		}
 	}
 	for _, g := range b.shares {
 		b.commit.put(g.row(), t.now+lazy, nil)

@@ -27,8 +27,9 @@ type session struct {
 	queue uint32 // number in the store; 0: the session ends with its connection
 
 	// guarded by Broker.mu
-	user *conn        // who has it, from CONNECT to the end
-	will *packet.Will // of the last connection, held back; nil: none
+	user      *conn        // who has it, from CONNECT to the end
+	will      *packet.Will // of the last connection, held back; nil: none
+	willDelay uint32       // for how many seconds
 
 	dropped atomic.Uint64 // messages that a bound has cost it
 	owed    atomic.Int64  // messages it has not acknowledged, if durable

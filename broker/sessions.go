@@ -42,7 +42,7 @@ func (b *Broker) open(t *turn, c *conn, id string, clean bool, expiry uint32) (s
 		}
 	}()
 	if old := b.sessions[id]; old != nil && !clean && old.isFor(c.client.identity()) {
-		b.resume(old, c, expiry)
+		b.resume(t, old, c, expiry)
 		old.save(t.now+lazy, nil)
 		return old, true, nil
 	} else if old != nil {
@@ -56,7 +56,7 @@ func (b *Broker) open(t *turn, c *conn, id string, clean bool, expiry uint32) (s
 		return nil, false, errNoMemory
 	}
 	s = b.newSession(id, expiry > 0)
-	b.resume(s, c, expiry)
+	b.resume(t, s, c, expiry)
 	if s.durable() {
 		s.save(t.now+lazy, nil)
 	}
@@ -65,11 +65,12 @@ func (b *Broker) open(t *turn, c *conn, id string, clean bool, expiry uint32) (s
 
 // resume gives the session to c, which is back before the session expired and
 // before its will was due [MQTT-3.1.3-9]. The caller holds mu.
-func (b *Broker) resume(s *session, c *conn, expiry uint32) {
+func (b *Broker) resume(t *turn, s *session, c *conn, expiry uint32) {
 	b.alarms.drop(alarmKey{s, sessionExpires})
-	b.alarms.drop(alarmKey{s, willIsDue})
 	s.user = c
-	s.holdBack(nil)
+	if s.takeWill() != nil {
+		s.eraseWill(t)
+	}
 	s.identify(c.client.identity())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,8 +152,7 @@ func (b *Broker) detach(t *turn, s *session, c *conn, will *packet.Will) {
 		b.alarms.put(alarmKey{s, sessionExpires}, t.now+int64(keep), func(t *turn) { b.expire(t, s) })
 	}
 	if delay > 0 {
-		s.holdBack(will)
-		b.alarms.put(alarmKey{s, willIsDue}, t.now+delay, func(t *turn) { b.publishWill(t, s) })
+		s.holdBack(t, will, delay)
 	}
 	b.mu.Unlock()
 	if delay == 0 && will != nil { // nobody who comes back can stop it
@@ -171,18 +171,6 @@ func (b *Broker) expire(t *turn, s *session) {
 	if expired {
 		b.log.Info("session expired", "client", s.id)
 		b.publishWill(t, s)
-	}
-}
-
-// publishWill publishes the will that the session's last connection has left, if
-// it still stands.
-func (b *Broker) publishWill(t *turn, s *session) {
-	b.mu.Lock()
-	w := s.will
-	s.holdBack(nil)
-	b.mu.Unlock()
-	if w != nil {
-		b.leaveWill(t, s, w)
 	}
 }
 
@@ -245,6 +233,9 @@ func (b *Broker) restore() error {
 		b.loseTail()
 	}
 	if err := b.commit.store.Marks(func(key, _ []byte) error { return b.restoreReceipt(key) }); err != nil {
+		return err
+	}
+	if err := b.restoreWills(); err != nil {
 		return err
 	}
 	return b.loadRetained()
