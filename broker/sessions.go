@@ -244,7 +244,7 @@ func (b *Broker) restore() error {
 // damagedRows reports whether the store has found damage that may have cost rows.
 func (b *Broker) damagedRows() bool {
 	st := b.commit.store.Stats()
-	return st.CorruptRows+st.FilesQuarantined+st.FilesMissing > 0
+	return st.CorruptRows+st.FilesQuarantined+st.FilesMissing > 0 || st.Unrepaired
 }
 
 // orphan ends a queue that belongs to no session: its session's row is damaged,

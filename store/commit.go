@@ -62,6 +62,9 @@ func (s *Store) checkBatch(b *Batch) error {
 }
 
 func (s *Store) commitBatch(b *Batch) error {
+	if err := s.mend(); err != nil {
+		return err
+	}
 	if len(b.Rows) > 0 {
 		if err := s.commitRows(b.Rows); err != nil {
 			return err

@@ -66,3 +66,38 @@ func TestTableWithADamagedName(t *testing.T) {
 		}
 	}
 }
+
+// After the newest segment was lost no number is used twice.
+func TestNumbersJumpOverALostSegment(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, path string){
+		"all of it":     func(t *testing.T, path string) { truncate(t, path, 0) },
+		"its last half": spoilHalf,
+	} {
+		dir := damaged(t, func(_ string, segments []string) { spoil(t, segments[len(segments)-1]) })
+		for range 2 { // also when it is opened again before anything is written
+			s, err := Open(dir, Options{SegmentSize: small})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last := s.LastSeq(); last < lossGap {
+				t.Errorf("%s: last record is %d, numbers up to %d were in use", name, last, damagedRecords)
+			}
+			closeTest(t, s)
+		}
+	}
+}
+
+// spoilHalf cuts off half of the pages that are in use.
+func spoilHalf(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w, err := newPageWalk(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	truncate(t, path, int64(w.high/2)*pageSize)
+}

@@ -203,21 +203,6 @@ func spoilCycle(t *testing.T, path string) {
 	write(t, path, int64(w.root)*pageSize, page)
 }
 
-// After the newest segment was lost no number is used twice.
-func TestNumbersJumpOverALostSegment(t *testing.T) {
-	dir := damaged(t, func(_ string, segments []string) { truncate(t, segments[len(segments)-1], 0) })
-	for range 2 { // also when it is opened again before anything is written
-		s, err := Open(dir, Options{SegmentSize: small})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if last := s.LastSeq(); last < lossGap {
-			t.Errorf("last record is %d, numbers up to %d were in use", last, damagedRecords)
-		}
-		closeTest(t, s)
-	}
-}
-
 // Everything lost but the names: the store starts anew, with higher numbers.
 func TestAllSegmentsLost(t *testing.T) {
 	dir := damaged(t, func(_ string, segments []string) {

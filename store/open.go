@@ -32,7 +32,7 @@ func (s *Store) openJournal() error {
 			return err
 		}
 	}
-	for len(s.segments) > 0 {
+	for len(s.segments) > 0 && s.unrepaired == nil {
 		g := s.segments[len(s.segments)-1]
 		err := s.openNewest(g)
 		if err == nil {
@@ -49,10 +49,14 @@ func (s *Store) openJournal() error {
 			lost = max(lost, g.first)
 		}
 	}
-	if lost > s.last {
-		s.last = lost + lossGap
+	n := len(s.segments)
+	if lost > s.last || n > 0 && lost >= s.segments[n-1].first {
+		s.last = max(s.last, lost) + lossGap
 	}
-	if s.tail.file == nil {
+	switch {
+	case s.unrepaired != nil:
+		return nil
+	case s.tail.file == nil:
 		return s.startJournal()
 	}
 	s.tail.sealed = s.tail.sealed || lost >= s.tail.segment.first
@@ -81,7 +85,9 @@ func (s *Store) dealWithNewest(g *segment, damage error) (placed bool, err error
 func (s *Store) startJournal() error {
 	next, err := s.createSegment(s.last+1, nil)
 	if err != nil {
-		return err
+		g := &segment{path: segmentPath(s.dir, s.last+1), first: s.last + 1}
+		s.leave(&unrepaired{segment: g, why: err, salvage: new(salvage)})
+		return nil
 	}
 	s.install(next)
 	return s.nameJournal()
@@ -129,7 +135,10 @@ func (s *Store) openNewest(g *segment) error {
 		return openError(g.path, err)
 	}
 	s.pool.adopt(g, f)
-	g.spans, s.tail, s.last, s.queues = l.spans, l.tail, l.last, l.queues
+	s.tail = l.tail
+	s.mu.Lock()
+	g.spans, s.last, s.queues = l.spans, max(s.last, l.last), l.queues
+	s.mu.Unlock()
 	s.reportRecords(g.path, l.bad)
 	for _, key := range l.badQueues {
 		s.reportRow(g.path, queuesBucket, key, errChecksum)

@@ -133,6 +133,9 @@ func mayHold(spans map[uint32]span, queue uint32, after, limit uint64) bool {
 
 // readChunk copies records of g into c and returns up to where it looked.
 func (s *Store) readChunk(g *segment, c *chunk, queue uint32, after, limit uint64) (next uint64, err error) {
+	if u := s.asIs(g); u != nil {
+		return u.read(c, queue, after, limit), nil
+	}
 	next = after
 	err = s.pool.view(g, func(h *handle, tx *bolt.Tx) error {
 		spans, err := s.learnSpans(g, h, tx)

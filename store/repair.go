@@ -52,7 +52,11 @@ func (s *Store) repairNewest(g *segment, damage error) (ok bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("salvage %q: %w", g.path, err)
 	}
-	defer v.close()
+	defer func() {
+		if s.damaged != v {
+			v.close()
+		}
+	}()
 	before := &salvage{}
 	if n := len(s.segments); n > 1 {
 		if before, err = openSalvage(s.segments[n-2].path); err != nil {
@@ -65,18 +69,24 @@ func (s *Store) repairNewest(g *segment, damage error) (ok bool, err error) {
 		return false, nil
 	}
 	g.salvaged = true
-	queues := v.positions(before, g.first, seqs)
-	_, err = s.writeSalvaged(g, v, damage, seqs, func(tx *bolt.Tx) error {
+	queues, marks := v.positions(before, g.first, seqs), v
+	if v.rows[marksBucket] == nil {
+		marks = before
+	}
+	u := &unrepaired{segment: g, damage: damage, salvage: v, seqs: seqs, marks: marks.rows[marksBucket], rest: func(tx *bolt.Tx) error {
 		if _, err := tx.CreateBucketIfNotExists([]byte(queuesBucket)); err != nil {
 			return err
 		}
-		marks := v
-		if v.rows[marksBucket] == nil {
-			marks = before
-		}
 		return errors.Join(putQueues(tx, queues), marks.putRows(tx, marksBucket))
-	})
-	return err == nil, err
+	}}
+	if _, u.why = s.writeSalvaged(g, v, damage, seqs, u.rest); u.why != nil {
+		for _, q := range queues {
+			s.queues[q.ID] = q
+		}
+		s.damaged = v
+		s.leave(u)
+	}
+	return true, nil
 }
 
 // positions returns what parses of the queues. One whose position is older than

@@ -169,7 +169,7 @@ func (s *Store) install(next tail) {
 	if replaced {
 		s.segments = slices.Delete(slices.Clone(s.segments), n-1, n)
 	}
-	if n > 0 && len(old.segment.spans) > keepSpans {
+	if old.file != nil && len(old.segment.spans) > keepSpans {
 		old.segment.spans = nil
 	}
 	s.segments = append(s.segments, next.segment)

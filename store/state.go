@@ -126,6 +126,9 @@ func (s *Store) Rows(table string, fn func(key, value []byte) error) error {
 
 // Marks calls fn for every mark, as Rows does.
 func (s *Store) Marks(fn func(key, value []byte) error) error {
+	if u := s.asIs(s.newest()); u != nil {
+		return u.eachMark(fn)
+	}
 	return s.eachRow(marksBucket, s.viewActive, fn)
 }
 
@@ -176,9 +179,19 @@ func (s *Store) viewActive(fn func(path string, tx *bolt.Tx) error) error {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	g := s.segments[len(s.segments)-1]
 	s.mu.Unlock()
+	g := s.newest()
+	if u := s.asIs(g); u != nil {
+		return u.err()
+	}
 	return s.pool.view(g, func(_ *handle, tx *bolt.Tx) error { return fn(g.path, tx) })
+}
+
+// newest returns the segment that takes records.
+func (s *Store) newest() *segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.segments[len(s.segments)-1]
 }
 
 // eachRow copies some rows in a transaction, ends it, and hands them out.

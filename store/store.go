@@ -61,20 +61,22 @@ type Store struct {
 	commit  sync.Mutex
 	state   *boltFile
 	tail    tail
-	scratch []byte // where the values of a batch are put together
-	unnamed bool   // the journal directory has changes that are not synced
-	noted   uint64 // first record of the segment that state.db takes for the newest
+	scratch []byte   // where the values of a batch are put together
+	unnamed bool     // the journal directory has changes that are not synced
+	noted   uint64   // first record of the segment that state.db takes for the newest
+	damaged *salvage // whose file is open: what somebody may still read of an unrepaired segment
 
 	// mu guards what readers see. The active segment is the last one.
-	mu       sync.Mutex
-	segments []*segment
-	last     uint64 // highest Seq committed
-	queues   map[uint32]Queue
-	corrupt  map[uint64]struct{} // records reported as damaged, at most maxReported
-	stats    Stats
-	wear     map[string]Wear
-	aside    int64 // bytes of files set aside
-	closed   bool
+	mu         sync.Mutex
+	segments   []*segment
+	unrepaired *unrepaired // the last one, if it is; nil: it is sound. Written with commit held, too
+	last       uint64      // highest Seq committed
+	queues     map[uint32]Queue
+	corrupt    map[uint64]struct{} // records reported as damaged, at most maxReported
+	stats      Stats
+	wear       map[string]Wear
+	aside      int64 // bytes of files set aside
+	closed     bool
 
 	moved       atomic.Bool   // a queue has, since Run looked
 	soon        chan struct{} // holds a token when Run is to look at once
@@ -108,6 +110,7 @@ type Stats struct {
 	FilesMisplaced    uint64        // of the journal, which had another's name
 	FilesMissing      uint64        // state.db was not there, and a journal was; or the newest segment
 	TailLost          bool          // the newest segment was not there, or nothing of it parsed: how many records it held is not known
+	Unrepaired        bool          // there is no room to repair the newest segment, so nothing is committed
 	StateRebuilt      uint64        // state.db was written anew while the store was open; rows may be lost
 	LastCommitFailure error         // nil after a commit that worked
 }
@@ -176,6 +179,9 @@ func (s *Store) Close() error {
 		s.pool.release(s.tail.segment)
 	}
 	s.pool.close()
+	if s.damaged != nil {
+		s.damaged.close()
+	}
 	if s.state == nil {
 		return nil
 	}

@@ -114,6 +114,10 @@ func (s *Store) inspectNewest(v *verifier) ([]*segment, error) {
 	}
 	v.file(s.state.path, s.state.view, v.state)
 	g := segments[len(segments)-1]
+	if u := s.asIs(g); u != nil {
+		v.unreadable(g.path, u.err())
+		return segments, nil
+	}
 	v.segment(g, math.MaxUint64, func(fn func(*bolt.Tx) error) error {
 		return s.pool.view(g, func(_ *handle, tx *bolt.Tx) error { return fn(tx) })
 	})

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -88,6 +89,78 @@ func TestStopOnAFullDisk(t *testing.T) {
 	u.tap.acked.awaitCount(t, total)
 	if lost := fleet.done.without(u.tap.acked, prefix); len(lost) > 0 {
 		t.Errorf("%d acknowledged messages are not upstream: %s", len(lost), some(lost))
+	}
+}
+
+// The newest file of the journal is damaged and the disk is full when the gateway
+// starts: it starts, says why it acknowledges nothing, and heals when there is room.
+func TestStartWithDamageOnAFullDisk(t *testing.T) {
+	leak.Check(t)
+	u := newUpstream(t)
+	u.network.SetMode(proxy.Cut)
+	g := smallDisk(t, u.address(), "size=8m")
+	const before, total = 1000, 2000
+	fleet := newFleet(t, g)
+	fleet.allow(before)
+	fleet.awaitAcked(t, before)
+	g.kill()
+	files, _ := filepath.Glob(filepath.Join(g.data, "journal", "*.seg"))
+	damageMeta(t, files[len(files)-1])
+	ballast := filepath.Join(g.data, "ballast")
+	fillDisk(t, ballast)
+	g.start()
+	fleet.allow(total)
+	g.process.awaitLine(t, "there is no room for the newest segment", "no space left on device")
+	g.process.awaitLine(t, "cannot write to the store", "no space left on device")
+	g.wantUnready("no space left on device")
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	g.process.awaitLine(t, "the store takes messages again")
+	fleet.awaitAcked(t, total)
+	u.network.SetMode(proxy.Pass)
+	u.tap.acked.awaitCount(t, total)
+	if lost := fleet.done.without(u.tap.acked, prefix); len(lost) > 0 {
+		t.Errorf("%d acknowledged messages are not upstream: %s", len(lost), some(lost))
+	}
+}
+
+// damageMeta flips a bit of a meta page's checksum: everything else is sound.
+func damageMeta(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	const sum = 16 + 56 // behind the page's header
+	if _, err := f.ReadAt(b, sum); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b, sum); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fillDisk writes the file at path until there is room for one page only: with none,
+// store.min_free would have queues give up messages.
+func fillDisk(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for page := make([]byte, 4096); err == nil; {
+		_, err = f.Write(page)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if at, err := f.Seek(0, io.SeekCurrent); err != nil || f.Truncate(at-4096) != nil {
+		t.Fatal(err)
 	}
 }
 
