@@ -14,6 +14,7 @@ import (
 	"tidegate/adapters"
 	"tidegate/bridge"
 	"tidegate/broker"
+	"tidegate/internal/balance"
 	"tidegate/internal/client"
 	"tidegate/internal/clock"
 	"tidegate/internal/leak"
@@ -86,7 +87,9 @@ func startBroker(t *testing.T) (*broker.Broker, *store.Store) {
 		t.Fatal(err)
 	}
 	running(t, func(ctx context.Context) error {
-		_ = b.Serve(ctx) // fails if the test breaks the store
+		if err := b.Serve(ctx); err == nil { // fails if the test breaks the store
+			balance.Check(t, b)
+		}
 		return nil
 	})
 	return b, st

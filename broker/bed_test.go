@@ -115,13 +115,19 @@ func (d *bed) reckon() {
 			d.t.Errorf("of session %q %d messages are listed, and it is owed %d: %v", s.id, listed, s.owed.Load(), err)
 		}
 	}
-	if have, want := d.b.stats.delivered.Load()+d.b.inventory(), d.b.stats.accepted.Load(); have != want {
-		d.t.Errorf("%d messages were accepted, of which %d are delivered, queued or lost", want, have)
-	}
+	d.b.balance(d.t)
 	for _, l := range d.b.Losses() {
 		if l.Reason == lostDamaged && !d.damaged {
 			d.t.Errorf("the ledger has %+v", l)
 		}
+	}
+}
+
+// balance expects that all that was accepted is delivered, queued or in the ledger.
+func (b *Broker) balance(t testing.TB) {
+	t.Helper()
+	if have, want := b.stats.delivered.Load()+b.inventory(), b.stats.accepted.Load(); have != want {
+		t.Errorf("%d messages were accepted, of which %d are delivered, queued or lost", want, have)
 	}
 }
 

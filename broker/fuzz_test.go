@@ -98,6 +98,7 @@ func (z *fuzzed) ready(t testing.TB) {
 		if err := <-served; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
+		b.balance(t)
 		if err := st.Close(); err != nil {
 			t.Errorf("close the store: %v", err)
 		}

@@ -178,6 +178,7 @@ func damagedQueue(t *testing.T) (dir, damaged string) {
 	if err := errors.Join(<-served, st.Close(), os.WriteFile(files[1], make([]byte, 40960), 0o600)); err != nil {
 		t.Fatal(err)
 	}
+	b.balance(t)
 	return dir, files[1]
 }
 

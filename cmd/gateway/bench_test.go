@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"tidegate/broker"
+	"tidegate/internal/balance"
 	"tidegate/internal/leak"
 	"tidegate/internal/load"
 	"tidegate/internal/testbed"
@@ -44,6 +45,7 @@ func startBench(t *testing.T) string {
 		if err := <-served; err != nil {
 			t.Errorf("serve: %v", err)
 		}
+		balance.Check(t, b)
 		if err := st.Close(); err != nil {
 			t.Errorf("close the store: %v", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tidegate/broker"
+	"tidegate/internal/balance"
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
 	"tidegate/mqtt"
@@ -39,7 +40,12 @@ func TestLossesAreRetainedOnTheirTopic(t *testing.T) {
 	}
 	core := newRoom()
 	defer core.stop()
-	core.run(func(ctx context.Context) { _ = g.broker.Serve(ctx) })
+	core.run(func(ctx context.Context) {
+		if err := g.broker.Serve(ctx); err != nil {
+			t.Error(err)
+		}
+		balance.Check(t, g.broker)
+	})
 	got := make(chan client.Message, 1)
 	dial := func(clean bool, filter string) *client.Conn {
 		c, err := client.Dial(ctx, g.mqttAddr().String(), client.Options{ClientID: "c", CleanSession: clean, Handler: func(m client.Message) { got <- m }})

@@ -15,6 +15,7 @@ import (
 
 	"tidegate/admin"
 	"tidegate/bridge"
+	"tidegate/internal/balance"
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
 	"tidegate/mqtt"
@@ -61,6 +62,7 @@ func (s *site) start() {
 		if err := errors.Join(<-ended, g.close()); err != nil {
 			s.t.Error(err)
 		}
+		balance.Check(s.t, g.broker)
 	})
 	s.t.Cleanup(s.stop)
 }

@@ -15,6 +15,7 @@ import (
 
 	"tidegate/broker"
 	"tidegate/broker/auth"
+	"tidegate/internal/balance"
 	"tidegate/internal/units"
 	"tidegate/mqtt/packet"
 	"tidegate/store"
@@ -133,6 +134,7 @@ func (st *stage) start() {
 		if err := errors.Join(<-served, db.Close()); err != nil {
 			st.t.Errorf("stop the broker: %v", err)
 		}
+		balance.Check(st.t, b)
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"tidegate/adapters"
 	"tidegate/bridge"
 	"tidegate/broker"
+	"tidegate/internal/balance"
 	"tidegate/internal/clock"
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
@@ -72,7 +73,10 @@ func (b *board) boot(cfg bridge.Config, sensor adapters.Adapter) {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.endCore = cancel
 	b.core.Go(func() { st.Run(ctx, br.StillOwed) })
-	b.core.Go(func() { b.must(br.Serve(ctx)) })
+	b.core.Go(func() {
+		b.must(br.Serve(ctx))
+		balance.Check(b.t, br)
+	})
 	b.core.Go(func() { b.must(time.Run(ctx)) })
 	b.must(up.Declare(ctx))
 	sensing, cancel := context.WithCancel(context.Background())

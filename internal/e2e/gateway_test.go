@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"tidegate/admin"
+	"tidegate/internal/balance"
 	"tidegate/internal/client"
 )
 
@@ -158,16 +159,12 @@ func (g *gateway) balance() {
 	g.t.Helper()
 	for late := time.Now().Add(patience); ; pause(context.Background()) {
 		st := g.status(g.t)
-		b, sum := st.Broker, st.Broker.MessagesDelivered+st.Broker.MessagesQueued
-		for _, l := range st.Losses {
-			sum += int64(l.Count)
-		}
-		if sum == b.MessagesAccepted {
+		err := balance.Of(&st.Broker, st.Losses)
+		if err == nil {
 			return
 		}
 		if time.Now().After(late) {
-			g.t.Errorf("%d messages were accepted, %d delivered, %d are queued, and lost are %+v",
-				b.MessagesAccepted, b.MessagesDelivered, b.MessagesQueued, st.Losses)
+			g.t.Error(err)
 			return
 		}
 	}

@@ -90,6 +90,7 @@ var rooms = map[string]room{
 	"cmd/gateway":      {level: 4, all: true, why: "commands, configuration, and the one place where rooms meet"},
 	"internal/leak":    {level: 0, testOnly: true, why: "finds goroutines that a test left running"},
 	"internal/testbed": {level: 0, testOnly: true, why: "other programs that tests of several rooms stand beside"},
+	"internal/balance": {level: 3, may: []string{"broker"}, testOnly: true, why: "holds every broker that a test embeds to its accounts"},
 	"internal/repo":    {level: 0, testOnly: true, why: "these rules"},
 	"internal/e2e":     {level: 4, all: true, testOnly: true, why: "the whole gateway from outside"},
 	"internal/interop": {level: 1, may: []string{"mqtt"}, testOnly: true, why: "the whole gateway as other clients see it, through its sockets"},
