@@ -48,6 +48,7 @@ type Bridge struct {
 	warned    firsts          // see uplink
 	warnedIn  map[string]bool // see downlink
 	dropped   numbers         // of messages at QoS 2 that were dropped and not released
+	listened  string          // the server of the last link; "": there was none since the start
 	heard     time.Time       // when a server last sent anything; zero: not since the start
 	clockBy   time.Time       // until when what has a time in it waits for the clock; zero: there was no link yet
 	announced string          // last payload of the state topic
@@ -222,6 +223,7 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 	b.up(ctx, server)
 	b.beginClockWait()
 	d := b.downlink(l, inbox)
+	d.moved, b.listened = b.listened != server, server
 	d.start(b.refused)
 	defer d.end()
 	defer func() { b.heard = l.heard() }()

@@ -45,6 +45,7 @@ type downlink struct {
 	missed  time.Duration // for how long the server may have kept messages for us; 0: not at all
 	quiet   time.Time     // when the last message came
 	current bool          // what comes is new
+	moved   bool          // the last link may have been to another server, with a session of its own
 
 	unsafe   chan unsafe
 	stopping context.Context // is done when no more is to be taken
@@ -144,10 +145,14 @@ func (d *downlink) end() {
 // take publishes what came. It blocks while too much is not yet safe.
 func (d *downlink) take(a arrival) {
 	done, ok := d.await(a.ack)
-	switch {
-	case !ok:
+	if !ok {
 		return
-	case a.QoS == mqtt.ExactlyOnce && d.dropped.has(a.id):
+	}
+	if err := d.renumber(a); err != nil {
+		done <- err
+		return
+	}
+	if a.QoS == mqtt.ExactlyOnce && d.dropped.has(a.id) {
 		done <- nil
 		return
 	}
@@ -164,6 +169,24 @@ func (d *downlink) take(a arrival) {
 		done <- nil
 	default:
 		done <- err
+	}
+}
+
+// renumber forgets whose number a has now. Servers of a cluster share a session and its
+// numbers, others do not, and nothing tells which these are. But what a server sends
+// for the first time (MQTT 3.1.1, section 3.3.1.1) is new, whatever had its number.
+func (d *downlink) renumber(a arrival) error {
+	if !d.moved || a.again || a.QoS != mqtt.ExactlyOnce {
+		return nil
+	}
+	d.dropped.remove(a.id)
+	released := make(chan error, 1)
+	d.inbox.Release(a.id, func(err error) { released <- err })
+	select {
+	case err := <-released:
+		return err
+	case <-d.link.alive().Done():
+		return context.Cause(d.link.alive())
 	}
 }
 

@@ -275,6 +275,38 @@ func TestExactlyOnceOverReconnects(t *testing.T) {
 	})
 }
 
+// Servers that know nothing of each other give the same numbers to other messages.
+func TestAnotherServersNumbersAreNew(t *testing.T) {
+	k := &kept{}
+	cfg := downConfig()
+	cfg.Servers = []string{"tcp://one:1883", "tcp://two:1883"}
+	synctest.Test(t, func(t *testing.T) {
+		local, over := newLocal(), make(chan struct{})
+		local.keep = k.keep
+		r := newRig(t, cfg, local, piped(t, func(n int, address string, u upstream) {
+			c := &commander{upstream: u}
+			c.open(true, 0)
+			switch n {
+			case 0:
+				c.send(2, 9, "command/1/a", address)
+				c.send(2, 10, "command/1/a", "in flight")
+				c.want("PUBREC 9", "PUBREC 10")
+			case 1:
+				c.send(2, 9, "command/1/a", address)
+				c.send(2, 10, "command/1/a", "in flight", func(p *packets.PublishPacket) { p.Dup = true }) // of a session that both have
+				c.want("PUBREC 9", "PUBREC 10")
+				close(over)
+				c.stay()
+			}
+		})).start()
+		<-over
+		if want := []string{"actuator/a one:1883 2", "actuator/a in flight 2", "actuator/a two:1883 2"}; !slices.Equal(k.text(), want) {
+			t.Errorf("published %q, want %q", k.text(), want)
+		}
+		r.end()
+	})
+}
+
 func TestWhatIsNotCarriedIsAcknowledged(t *testing.T) {
 	k := &kept{}
 	cfg := downConfig()
