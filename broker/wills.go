@@ -9,7 +9,9 @@ import (
 )
 
 // willTable is where the store keeps wills that are held back: client identifier to
-// version, seconds that it is held back, and the will as a PUBLISH of MQTT 5.
+// version, seconds that it is held back, and the will as a PUBLISH of MQTT 5. Wills of
+// clients that are connected are not there, since each CONNECT and each DISCONNECT
+// would cost a write: they are published if the gateway stops, and lost if it crashes.
 const willTable = "wills"
 
 const (

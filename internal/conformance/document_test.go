@@ -174,4 +174,7 @@ A test without a package is a conversation in internal/conformance/testdata/scri
 with a package is a Go test. *binds* is whom the standard speaks to. Statements about clients,
 senders and receivers have a test where the broker refuses what breaks them, or keeps them itself;
 where it does neither the row says why it cannot, or need not.
+
+What the scripts call a restart is an orderly one. If the gateway crashes, or power fails, the wills of the clients that are
+connected at that moment are not published: a write for each CONNECT and DISCONNECT would be the price. Wills that are held back are.
 `
