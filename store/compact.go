@@ -107,11 +107,25 @@ func (s *Store) compact(segments []*segment, i int, owed Owed) (freed int64, err
 	switch {
 	case live == 0 && s.mayGo(segments, i):
 		return size, s.removeMiddle(g)
-	case live <= size/4*(4-dead) && size > emptySegment+live:
+	case live <= size/4*(4-dead) && size > emptySegment+live+s.besideOf(g):
 		r, err := s.Rewrite(g.first, keepOf(owed))
 		return r.Before - r.After, err
 	}
 	return 0, nil
+}
+
+// besideOf is about how much of g are queues and marks, which stay when it is written
+// anew: one that is large because of them would be again and again.
+func (s *Store) besideOf(g *segment) (bytes int64) {
+	_ = s.pool.view(g, func(_ *handle, tx *bolt.Tx) error { // what cannot be read is found when it is written anew
+		for _, name := range []string{queuesBucket, marksBucket, summaryBucket} {
+			if b := tx.Bucket([]byte(name)); b != nil {
+				_ = b.ForEach(func(k, v []byte) error { bytes += int64(pageElement + len(k) + len(v)); return nil })
+			}
+		}
+		return nil
+	})
+	return 2 * bytes // bbolt fills pages by half
 }
 
 // emptySegment is what a segment costs beside its records, about.

@@ -268,3 +268,30 @@ func TestSpaceCountsWhatIsThere(t *testing.T) {
 		commit(t, s, batchOf(s.LastSeq(), 500))
 	}
 }
+
+// A segment that is mostly marks is not written anew for ever.
+func TestSegmentOfMarksIsWrittenAnewOnce(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{SegmentSize: 1 << 20})
+	marks := &Batch{}
+	for i := range 2000 {
+		marks.Marks = append(marks.Marks, Row{Key: fmt.Appendf(nil, "mark %d", i), Value: make([]byte, 100)})
+	}
+	commit(t, s, marks)
+	for pinned := uint64(1); s.Stats().Segments < 3; pinned++ {
+		b := batchOf(s.LastSeq(), 100)
+		b.Queues = []Queue{{ID: 1, Acked: s.LastSeq(), Pending: 100}, {ID: 2, Pending: pinned}}
+		b.Records[0].Owners = append(b.Records[0].Owners, Owner{2, 0}) // which pins the segment
+		commit(t, s, b)
+	}
+	rewritten := uint64(0)
+	for i := range 3 {
+		if _, err := s.Compact(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		now := s.Stats().SegmentsRewritten
+		if i == 0 && now == 0 || i > 0 && now > rewritten {
+			t.Errorf("pass %d: %d segments were written anew, before it %d", i, now, rewritten)
+		}
+		rewritten = now
+	}
+}
