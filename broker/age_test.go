@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +69,48 @@ func TestWhatHasExpiredOnItsWayIsLostOnce(t *testing.T) {
 			t.Errorf("%d are lost and %d owed, want one each", n, d.owed())
 		}
 	})
+}
+
+// What has expired behind a message that may wait is not found before that one is
+// gone. It counts as queued until then, within the bounds, and is not delivered.
+func TestWhatHasExpiredBehindOthersIsNotDelivered(t *testing.T) {
+	for name, restart := range map[string]bool{"while it runs": false, "over a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := aging(t)
+				q := mqtt.QueueLimits{MaxMessages: 60}
+				d.opens(q).Close()
+				const last = 90
+				for n := 1; n <= last; n++ {
+					m := mqtt.Message{Topic: "t/x", Payload: []byte(strconv.Itoa(n)), QoS: 1}
+					if n%3 > 0 {
+						m.Expiry = time.Second
+					}
+					if err := d.b.Publish(d.ctx(), m); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(5 * time.Second)
+				if n := d.owed(); n > 60 || n < 50 {
+					t.Errorf("%d messages are owed, at most 60 may be, and what has expired is among them", n)
+				}
+				if restart {
+					d.restart()
+				}
+				got := d.takeAll(d.opens(q))
+				for _, n := range got {
+					if n%3 > 0 {
+						t.Errorf("number %d was delivered after it had expired", n)
+					}
+				}
+				expired, _ := d.lostOf(lostExpired)
+				dropped, _ := d.lostOf(lostCount)
+				if len(got) < 15 || len(got)+int(expired+dropped) != last {
+					t.Errorf("%d came, %d have expired and %d made room", len(got), expired, dropped)
+				}
+			})
+		})
+	}
 }
 
 func TestWhatHasExpiredGoesWithoutItsClient(t *testing.T) {
