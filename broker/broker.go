@@ -135,6 +135,8 @@ func New(cfg Config, o Options) (*Broker, error) {
 		rowsDue:  never,
 		last:     o.Store.LastSeq(),
 		losses:   b.losses,
+		mirror:   make(map[string]uint64),
+		seed:     b.seed,
 	}
 	b.commit.lead.most = b.commit.interval / 2
 	b.commit.committed = b.commit.last

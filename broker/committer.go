@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"hash/maphash"
 	"log/slog"
 	"slices"
 	"sync"
@@ -61,6 +62,8 @@ type committer struct {
 	writing   int // size of those in the commit under way
 	weight    int // what the budget was told of both
 	marks     rows
+	mirror    map[string]uint64 // hash of what is marked for sessions and shares, by key
+	seed      maphash.Seed
 	orphans   []uint32   // queues on disk that belong to no session
 	dirty     []*session // whose position has changed
 	then      []func(*turn, error)

@@ -15,7 +15,7 @@
 //	listener.go   connections, with listener_tls.go and listener_ws.go
 //	transport.go  bytes from the socket
 //	conn.go       packets from bytes, and the turn that ends with a flush
-//	connect.go    CONNECT and its session (sessions.go), wills.go; exchange.go, its AUTH
+//	connect.go    CONNECT and its session (sessions.go, mirror.go), wills.go; exchange.go, its AUTH
 //	admission.go  what the client may do (access.go), and hooks.go
 //	receive.go    PUBLISH and acknowledgements from clients
 //	subscribe.go  SUBSCRIBE; client5.go has what is special with MQTT 5

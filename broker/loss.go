@@ -53,7 +53,7 @@ type Loss struct {
 	Filter  string    `json:"filter"`  // of the subscription; "other": likewise, or it is not known
 	Reason  string    `json:"reason"`
 	Count   uint64    `json:"count"`
-	AtLeast bool      `json:"at_least,omitempty"` // a file of the journal was lost, and how many more it held for the session is not known
+	AtLeast bool      `json:"at_least,omitempty"` // a file was lost, and how many more there were is not known
 	Bytes   uint64    `json:"bytes"`              // topic, payload and properties of those that were in memory
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
@@ -236,11 +236,19 @@ func lossNow(n, bytes uint64) Loss {
 // loseTail enters for every queue that it may have lost messages, when the newest
 // file of the journal is lost, and nobody knows what it held.
 func (b *Broker) loseTail() {
+	for _, s := range b.queues {
+		b.loseUnknown(lossKey{s.name(), s.onlyFilter(), lostDamaged})
+	}
+}
+
+// loseLedger enters that rows of the ledger are lost, with state.db.
+func (b *Broker) loseLedger() { b.loseUnknown(lossKey{lossOther, lossOther, lostDamaged}) }
+
+// loseUnknown makes the count of the row a lower bound, on disk at once.
+func (b *Broker) loseUnknown(k lossKey) {
 	more := lossNow(0, 0)
 	more.AtLeast = true
-	for _, s := range b.queues {
-		b.losses.add(lossKey{s.name(), s.onlyFilter(), lostDamaged}, more)
-	}
+	b.losses.add(k, more)
 	b.commit.due, b.commit.rowsDue = 0, 0
 }
 

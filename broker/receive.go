@@ -279,6 +279,9 @@ func (c *conn) ack(t *turn, f packet.Frame) error {
 
 // restoreReceipt takes over a receipt that the store knows of.
 func (b *Broker) restoreReceipt(key []byte) error {
+	if _, _, ok := parseMirror(key); ok {
+		return nil
+	}
 	if len(key) != 6 {
 		return fmt.Errorf("a receipt with a key of %d bytes", len(key))
 	}

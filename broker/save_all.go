@@ -16,7 +16,7 @@ func (b *Broker) saveAll(t *turn) {
 		}
 	}
 	for _, g := range b.shares {
-		b.commit.put(g.row(), t.now+lazy, nil)
+		b.commit.putTwice(g.row(), t.now+lazy, nil)
 	}
 	b.mu.Unlock()
 	b.retained.mu.Lock()

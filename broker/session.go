@@ -187,7 +187,7 @@ func (s *session) finish(t *turn, reason string) {
 	if s.durable() {
 		s.b.commit.forget(t, s)
 		s.b.commit.moved(s, t.now+lazy, nil)
-		s.b.commit.put(s.erased(), t.now+lazy, nil)
+		s.b.commit.putTwice(s.erased(), t.now+lazy, nil)
 	}
 	s.forgetReceived()
 	s.tally()
@@ -272,5 +272,5 @@ func (s *session) save(due int64, then func(*turn, error)) {
 	s.mu.Lock()
 	row := s.row()
 	s.mu.Unlock()
-	s.b.commit.put(row, due, then)
+	s.b.commit.putTwice(row, due, then)
 }

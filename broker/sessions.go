@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"tidegate/broker/auth"
@@ -201,20 +203,10 @@ func (b *Broker) forget(t *turn, s *session, reason string) {
 
 // restore takes over what the store holds.
 func (b *Broker) restore() error {
-	if err := b.restoreShares(); err != nil {
-		return err
-	}
 	if err := b.restoreLosses(); err != nil {
 		return err
 	}
-	damaged := b.damagedRows()
-	err := b.commit.store.Rows(sessionTable, func(key, value []byte) error {
-		if err := b.restoreSession(string(key), value); err != nil {
-			damaged = true
-			b.log.Error("skipped a session in the store", "session", string(key), "error", err)
-		}
-		return nil
-	})
+	damaged, err := b.restoreRows()
 	if err != nil {
 		return err
 	}
@@ -232,6 +224,9 @@ func (b *Broker) restore() error {
 	if b.commit.store.Stats().TailLost {
 		b.loseTail()
 	}
+	if b.commit.store.Stats().StateLost {
+		b.loseLedger()
+	}
 	if err := b.commit.store.Marks(func(key, _ []byte) error { return b.restoreReceipt(key) }); err != nil {
 		return err
 	}
@@ -239,6 +234,28 @@ func (b *Broker) restore() error {
 		return err
 	}
 	return b.loadRetained()
+}
+
+// restoreRows takes over sessions and shares. Those whose rows are lost may be in
+// their mirror. damaged says that some may be in neither.
+func (b *Broker) restoreRows() (damaged bool, err error) {
+	before, skipped := b.commit.store.Stats(), 0
+	if err := b.restoreShares(); err != nil {
+		return false, err
+	}
+	err = b.commit.store.Rows(sessionTable, func(key, value []byte) error {
+		if err := b.restoreSession(string(key), value); err != nil {
+			skipped++
+			b.log.Error("skipped a session in the store", "session", string(key), "error", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	now := b.commit.store.Stats()
+	err = b.restoreMirror(now.StateLost || now.StateRebuilt > 0 || now.CorruptRows > before.CorruptRows || skipped > 0)
+	return skipped > 0 || b.damagedRows(), err
 }
 
 // damagedRows reports whether the store has found damage that may have cost rows.
@@ -311,8 +328,8 @@ func (s *session) row() store.Row {
 	v = binary.BigEndian.AppendUint32(v, s.expiry)
 	v = binary.BigEndian.AppendUint16(v, uint16(len(s.identity.User)))
 	v = append(v, s.identity.User...)
-	for _, sub := range s.subs {
-		v = appendSub(v, sub)
+	for _, filter := range slices.Sorted(maps.Keys(s.subs)) {
+		v = appendSub(v, s.subs[filter])
 	}
 	return store.Row{Table: sessionTable, Key: s.rowKey(), Value: v}
 }

@@ -30,19 +30,28 @@ func (g *share) row() store.Row {
 // restoreShares takes over the queues of shares, which have no members yet.
 func (b *Broker) restoreShares() error {
 	return b.commit.store.Rows(shareTable, func(key, row []byte) error {
-		if len(key) != 4 || len(row) <= shareHead || row[0] != shareVersion || checkShare(string(row[shareHead:])) != nil {
+		if err := b.restoreShare(key, row); err != nil {
 			b.log.Error("skipped a shared subscription in the store that makes no sense", "key", key)
-			return nil
 		}
-		g := b.emptyShare(string(row[shareHead:]))
-		g.s.queue = binary.BigEndian.Uint32(key)
-		g.s.begin(binary.BigEndian.Uint64(row[1:]))
-		b.commit.notBefore(g.s.from)
-		b.nextQueue = max(b.nextQueue, g.s.queue)
-		b.queues[g.s.queue] = g.s
 		return nil
 	})
 }
+
+func (b *Broker) restoreShare(key, row []byte) error {
+	if len(key) != 4 || len(row) <= shareHead || row[0] != shareVersion || checkShare(string(row[shareHead:])) != nil {
+		return errDamaged
+	}
+	g := b.emptyShare(string(row[shareHead:]))
+	g.s.queue = queueOf(key)
+	g.s.begin(binary.BigEndian.Uint64(row[1:]))
+	b.commit.notBefore(g.s.from)
+	b.nextQueue = max(b.nextQueue, g.s.queue)
+	b.queues[g.s.queue] = g.s
+	return nil
+}
+
+// queueOf is the reverse of rowKey.
+func queueOf(key []byte) uint32 { return binary.BigEndian.Uint32(key) }
 
 // restoreMembers gives the shares their members, once all sessions and queues are
 // there. A share that has none has ended.
@@ -56,7 +65,7 @@ func (b *Broker) restoreMembers() {
 			g := b.shares[filter]
 			if g == nil {
 				g = b.newShare(filter)
-				b.commit.put(g.row(), lazy, nil)
+				b.commit.putTwice(g.row(), lazy, nil)
 			}
 			g.enter(s, sub)
 		}

@@ -85,7 +85,7 @@ func (b *Broker) joinShare(t *turn, s *session, sub mqtt.Subscription) (had bool
 	}
 	if g == nil {
 		g = b.newShare(sub.Filter)
-		b.commit.put(g.row(), b.commit.soon(t.now), nil)
+		b.commit.putTwice(g.row(), b.commit.soon(t.now), nil)
 	}
 	g.enter(s, sub)
 	t.look(g)

@@ -110,6 +110,7 @@ type Stats struct {
 	FilesMisplaced    uint64        // of the journal, which had another's name
 	FilesMissing      uint64        // state.db was not there, and a journal was; or the newest segment
 	TailLost          bool          // the newest segment was not there, or nothing of it parsed: how many records it held is not known
+	StateLost         bool          // state.db was not there, or was written anew when the store was opened: rows may be lost
 	Unrepaired        bool          // there is no room to repair the newest segment, so nothing is committed
 	StateRebuilt      uint64        // state.db was written anew while the store was open; rows may be lost
 	LastCommitFailure error         // nil after a commit that worked
