@@ -26,6 +26,26 @@ func TestSharedMessageComesAgainToItsMember(t *testing.T) { // [MQTT-4.4.0-1] [M
 	})
 }
 
+// Also when it was lent after the commit that has written where the share was.
+func TestShareKnowsItsBorrowersAfterARestart(t *testing.T) { // [MQTT-4.4.0-1] [MQTT-3.3.1-1]
+	d := newBed(t, nil)
+	d.joins("a", "$share/g/t", 2).disconnect() // so that it is on the disk before it is lent
+	d.settle(0)
+	b := d.joins("b", "$share/g/t", 1)
+	pub := d.passes("pub")
+	pub.owe("t", 2, 0, 0)
+	first := b.wantPublish("t", "0", 1)
+	d.flush()
+	b.c.Close()
+	d.settle(1)
+	pub.c.Close()
+	d.restart()
+	b = d.connect("b", true)
+	if p := b.wantPublish("t", "0", 1); !p.Dup || p.ID != first.ID {
+		t.Errorf("came again with DUP %v and the identifier %d, want DUP and %d", p.Dup, p.ID, first.ID)
+	}
+}
+
 func TestSharedQoS2StaysWithItsMember(t *testing.T) { // [MQTT-4.8.2-4]
 	interruptions(t, func(t *testing.T, d *bed, interrupt func()) {
 		a := d.joins("a", "$share/g/t", 2)

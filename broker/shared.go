@@ -272,6 +272,7 @@ func (g *share) takeBack(t *turn) {
 	g.aside = 0
 	if some {
 		g.rewind(t)
+		g.s.b.commit.moved(g.s, t.now+lazy, nil) // so that a restart does not forget what was lent
 	}
 }
 
