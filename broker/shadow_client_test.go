@@ -2,6 +2,7 @@ package broker
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"testing/synctest"
 	"time"
@@ -70,8 +71,18 @@ func (c *pipe) take() []arrived {
 	return came
 }
 
-// send writes a packet. A connection that has ended takes nothing.
-func (c *pipe) send(p []byte) { _, _ = c.Write(p) }
+// send writes a packet and waits until it is handled, so that what comes of it does
+// not depend on the scheduler. A connection that has ended takes nothing.
+func (c *pipe) send(p []byte) {
+	_, _ = c.Write(p)
+	synctest.Wait()
+}
+
+func (c *pipe) Close() error {
+	err := c.Conn.Close()
+	synctest.Wait()
+	return err
+}
 
 func (c *pipe) ack(t packet.Type, id uint16) { c.send((&packet.Ack{Type: t, ID: id}).Append(nil)) }
 
@@ -82,6 +93,7 @@ type teller struct {
 	c      *pipe // nil: absent
 	lastID uint16
 	under  []*told // in the order in which they were sent first
+	waits  []*told // those that the broker holds until a queue has room, and QoS 0 behind them
 }
 
 // told is what a teller has under way.
@@ -105,13 +117,43 @@ func (p *teller) come() {
 			p.send(u, true)
 			continue
 		}
-		u.m = p.x.accept(u.said, time.Time{}, func() { p.send(u, true) })
+		p.hand(u, true)
 	}
 }
 
+// leave ends the connection. The broker forgets what waits for room.
 func (p *teller) leave() {
 	_ = p.c.Close()
-	p.c = nil
+	p.c, p.waits = nil, nil
+}
+
+// turn lets it come or go.
+func (p *teller) turn() {
+	switch {
+	case p.c != nil:
+		p.leave()
+	case !p.x.othersWait(p):
+		p.come()
+	}
+}
+
+// othersWait reports whether another teller waits for room. One at a time does, so
+// that it is known in which order they get it.
+func (x *shadow) othersWait(p *teller) bool {
+	return slices.ContainsFunc(x.tells, func(other *teller) bool { return other != p && len(other.waits) > 0 })
+}
+
+// hand gives the broker a message, which it takes or holds until there is room.
+func (p *teller) hand(u *told, dup bool) {
+	waits := len(p.waits) > 0 || p.x.refuses(u.said)
+	p.send(u, dup)
+	synctest.Wait()
+	if waits {
+		p.x.count["held back"]++
+		p.waits = append(p.waits, u)
+		return
+	}
+	u.m = p.x.accept(u.said, time.Time{})
 }
 
 func (p *teller) send(u *told, dup bool) {
@@ -119,9 +161,19 @@ func (p *teller) send(u *told, dup bool) {
 	p.c.send(m.Append(nil))
 }
 
+// hasRoom reports whether it may send another message. The broker reads no further
+// when what it holds back for a client needs more than max_memory.
+func (p *teller) hasRoom(what said) bool {
+	bytes := 0
+	for _, u := range append(slices.Clone(p.under), p.waits...) {
+		bytes += len(u.topic) + len(u.payload()) + itemOverhead
+	}
+	return bytes == 0 || len(p.under)+len(p.waits) < 8 && bytes+len(what.payload())+2*itemOverhead < p.x.bounds.MaxMemory
+}
+
 // publish sends a new message, if the window has room.
 func (p *teller) publish(what said) {
-	if len(p.under) >= 8 {
+	if !p.hasRoom(what) || p.x.refuses(what) && p.x.othersWait(p) {
 		return
 	}
 	u := &told{said: what}
@@ -130,11 +182,14 @@ func (p *teller) publish(what said) {
 		u.id = p.lastID
 		p.under = append(p.under, u)
 	}
-	u.m = p.x.accept(what, time.Time{}, func() { p.send(u, false) })
+	p.hand(u, false)
 }
 
 // listen takes what has come.
 func (p *teller) listen() {
+	if p.c == nil {
+		return
+	}
 	for _, f := range p.c.take() {
 		var a packet.Ack
 		if err := a.Decode(f.Frame); err != nil {

@@ -3,21 +3,73 @@ package broker
 import (
 	"maps"
 	"slices"
-	"testing/synctest"
 	"time"
 
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
 )
 
+// ower is a durable session with its client, which keeps its half, or an inbox.
+type ower struct {
+	x     *shadow
+	id    string
+	inbox bool
+	c     reader // nil: absent
+	subs  map[string]mqtt.QoS
+	past  []map[string]mqtt.QoS // what subs may be after a power cut, the newest last
+	asked uint16                // packet identifier of the newest
+	queue []*debt               // in order
+	pos   uint64                // the newest that was sent over this connection
+	held  map[uint16]int        // QoS 2, received and not released: its number
+	once  map[int]bool          // numbers delivered at QoS 2
+
+	missed map[int]bool // numbers that a power cut has taken, and that were not published again
+
+	puback, pubrec, pubcomp []uint16 // owed to the broker, of this connection
+
+	// Since the broker was started:
+	acked    []*debt
+	lost     []loss
+	ordinals map[string]int // of the next message of a topic
+}
+
+// reader is a client's connection, or an inbox.
+type reader interface {
+	take() []arrived
+	send(packet []byte)
+	ack(t packet.Type, id uint16)
+	Close() error
+}
+
+type loss struct {
+	*debt
+	key lossKey
+}
+
+func newOwer(x *shadow, id string) *ower {
+	o := &ower{x: x, id: id, subs: make(map[string]mqtt.QoS), missed: make(map[int]bool)}
+	o.held, o.once, o.ordinals = make(map[uint16]int), make(map[int]bool), make(map[string]int)
+	o.past = []map[string]mqtt.QoS{o.subs}
+	return o
+}
+
 // wants returns at which QoS the session is owed a message.
-func (o *ower) wants(m *shadowMsg) (q mqtt.QoS) {
+func (o *ower) wants(what said) (q mqtt.QoS) {
 	for filter, most := range o.subs {
-		if mqtt.Match(filter, m.topic) {
+		if mqtt.Match(filter, what.topic) {
 			q = max(q, most)
 		}
 	}
-	return min(q, m.qos)
+	return min(q, what.qos)
+}
+
+// owe notes that the session is owed a message.
+func (o *ower) owe(m *shadowMsg, q mqtt.QoS) {
+	if q == mqtt.ExactlyOnce && o.had(m.n) {
+		o.x.t.Errorf("%s is owed message %d twice at QoS 2", o.id, m.n)
+	}
+	o.queue = append(o.queue, &debt{m: m, qos: q, ordinal: o.ordinals[m.topic] % ordinals})
+	o.ordinals[m.topic]++
 }
 
 // had reports whether the session was owed message n before, at QoS 2.
@@ -28,17 +80,23 @@ func (o *ower) had(n int) bool {
 }
 
 func (o *ower) come() {
-	exists := o.x.session(o.id) != nil
-	o.c = o.x.call(kept(o.id))
-	if o.c.present != exists {
-		o.x.t.Errorf("%s: session present is %v", o.id, o.c.present)
-	}
 	o.pos = 0
+	if o.inbox {
+		o.c = o.openInbox()
+		o.x.rest()
+		return
+	}
+	exists := o.x.session(o.id) != nil
+	c := o.x.call(kept(o.id))
+	if c.present != exists {
+		o.x.t.Errorf("%s: session present is %v", o.id, c.present)
+	}
+	o.c = c
 }
 
 // leave ends the connection; what has come and was not looked at is lost.
 func (o *ower) leave() {
-	if o.x.rnd.IntN(2) == 0 {
+	if o.x.rnd.IntN(2) == 0 && !o.inbox {
 		o.c.send(packet.Disconnect{}.Append(nil))
 	}
 	o.drop()
@@ -56,7 +114,7 @@ func (o *ower) subscribe(filter string, q mqtt.QoS) {
 	o.subs[filter] = q
 	s := packet.Subscribe{ID: o.ask(), Subscriptions: []mqtt.Subscription{{Filter: filter, QoS: q}}}
 	o.c.send(s.Append(nil))
-	synctest.Wait()
+	o.x.rest()
 }
 
 // ask notes that subs changes with a packet, whose identifier it returns.
@@ -77,7 +135,7 @@ func (o *ower) unsubscribe() {
 	delete(o.subs, filter)
 	u := packet.Unsubscribe{ID: o.ask(), Filters: []string{filter}}
 	o.c.send(u.Append(nil))
-	synctest.Wait()
+	o.x.rest()
 }
 
 // serve takes what has come and acknowledges some of it, out of order.
@@ -89,7 +147,7 @@ func (o *ower) serve() {
 	for n := o.x.rnd.IntN(8); n > 0; n-- {
 		o.acknowledge(o.x.rnd.IntN)
 	}
-	synctest.Wait()
+	o.x.rest()
 }
 
 // acknowledge does one of the things that are owed to the broker, of those that are
@@ -137,10 +195,11 @@ func (o *ower) under(id uint16) *debt {
 // settle takes what is acknowledged out of the queue.
 func (o *ower) settle(id uint16, once bool) {
 	d := o.under(id)
-	if d == nil || once != (d.qos == mqtt.ExactlyOnce) {
+	if d == nil || once != (d.qos == mqtt.ExactlyOnce) && !o.inbox {
 		o.x.t.Errorf("%s acknowledges %d, under which it was sent nothing", o.id, id)
 		return
 	}
+	o.x.diary.note("%s acknowledges %d", o.id, d.m.n)
 	o.acked = append(o.acked, d)
 	o.queue = slices.DeleteFunc(o.queue, func(other *debt) bool { return other == d })
 }
@@ -205,6 +264,7 @@ func (o *ower) release(id uint16) {
 // deliver takes a message, which has to be the next one.
 func (o *ower) deliver(p *packet.Publish, at time.Time) {
 	n := numberIn(p.Payload)
+	o.x.diary.note("%s got %d as packet %d, DUP %v, at %v", o.id, n, p.ID, p.Dup, at)
 	d := o.next(n, at)
 	switch {
 	case d == nil:
@@ -212,15 +272,15 @@ func (o *ower) deliver(p *packet.Publish, at time.Time) {
 		return
 	case string(p.Topic) != d.m.topic || string(p.Payload) != string(d.m.payload()) || p.QoS != d.qos:
 		o.x.t.Errorf("%s got message %d on %s with %d bytes at QoS %d, want %+v at QoS %d", o.id, n, p.Topic, len(p.Payload), p.QoS, d.m.said, d.qos)
-	case p.Dup != d.sent && !d.maybe:
+	case p.Dup != d.sent && !d.maybe && !o.inbox:
 		o.x.t.Errorf("%s got message %d with DUP %v", o.id, n, p.Dup)
 	case !d.sent && !d.maybe && !d.m.expires.IsZero() && at.After(d.m.expires):
 		o.x.t.Errorf("%s got message %d, which has expired", o.id, n)
-	case d.qos == mqtt.ExactlyOnce && d.sent && p.ID != d.id:
+	case d.qos == mqtt.ExactlyOnce && d.sent && p.ID != d.id && !o.inbox:
 		o.x.t.Errorf("%s got message %d as packet %d, it was %d [MQTT-4.4.0-1]", o.id, n, p.ID, d.id)
 	}
 	o.pos, d.sent, d.id = d.m.seq, true, p.ID
-	if p.QoS == mqtt.AtLeastOnce {
+	if p.QoS == mqtt.AtLeastOnce || o.inbox {
 		o.puback = append(o.puback, p.ID)
 		return
 	}
@@ -251,23 +311,6 @@ func (o *ower) next(n int, at time.Time) *debt {
 	return nil
 }
 
-// mayGo returns why the session may have lost it, "" if it must not: what was sent
-// stays.
-func (o *ower) mayGo(d *debt, at time.Time) (reason string) {
-	q := o.x.bounds
-	switch {
-	case d.sent && !d.maybe:
-		return ""
-	case !d.m.expires.IsZero() && !at.Before(d.m.expires):
-		return lostExpired
-	case q.MaxAge > 0 && at.Sub(d.m.at) >= q.MaxAge:
-		return lostAge
-	case q.MaxMessages > 0:
-		return lostCount
-	}
-	return ""
-}
-
 // startAnew ends the session and begins another one, which is on the disk when it
 // returns.
 func (o *ower) startAnew() {
@@ -279,14 +322,14 @@ func (o *ower) startAnew() {
 		o.drain()
 	}
 	o.drop()
-	synctest.Wait()
+	o.x.rest()
 	o.compare(o.x.session(o.id))
 	o.loseAll()
-	_ = o.x.call(clean(o.id)).Close()
-	synctest.Wait()
-	o.queue, o.held, o.once = nil, make(map[uint16]int), make(map[int]bool)
 	subs := o.subs
-	o.subs = make(map[string]mqtt.QoS)
+	o.subs, o.ordinals = make(map[string]mqtt.QoS), make(map[string]int)
+	o.queue, o.held, o.once = nil, make(map[uint16]int), make(map[int]bool)
+	_ = o.x.call(clean(o.id)).Close()
+	o.x.rest()
 	o.come()
 	for _, filter := range slices.Sorted(maps.Keys(subs)) {
 		o.subscribe(filter, subs[filter])
@@ -316,20 +359,25 @@ func (o *ower) loseAll() {
 // may be in the ledger instead.
 func (o *ower) compare(s *session) {
 	holds := s.holds()
+	o.x.diary.note("%s holds %v", o.id, slices.Sorted(maps.Keys(holds)))
 	now := time.Now()
 	var over []*debt
+	others := false
 	o.queue = slices.DeleteFunc(o.queue, func(d *debt) bool {
 		reason := o.mayGo(d, now)
 		if _, here := holds[d.m.seq]; here || reason == "" {
 			return false
 		}
-		if reason == lostCount {
+		if reason == o.x.overflows() {
 			over = append(over, d)
 		}
+		others = others || reason != o.x.overflows()
 		o.lose(d, reason)
 		return true
 	})
-	o.checkBounds(s, over)
+	if o.checkBounds(s); len(over) > 0 {
+		o.checkPolicy(s, over, others)
+	}
 	want := make(map[uint64]bool)
 	for _, d := range o.queue {
 		want[d.m.seq] = true
@@ -347,30 +395,6 @@ func (o *ower) compare(s *session) {
 	}
 }
 
-// checkBounds expects that the queue is not longer than it may be, and that those
-// were given up because of its length, and no more of them, whom the policy names.
-// What was sent before a power cut is not known well enough for that.
-func (o *ower) checkBounds(s *session, over []*debt) {
-	q := o.x.bounds
-	if most := int(q.MaxMessages) + o.x.d.cfg.Limits.MaxInflight; q.MaxMessages > 0 && len(o.queue) > most {
-		o.x.t.Errorf("%s is owed %d messages, at most %d may be", o.id, len(o.queue), most)
-	}
-	if len(over) == 0 || slices.ContainsFunc(o.queue, func(d *debt) bool { return d.maybe }) {
-		return
-	}
-	if least := int(q.MaxMessages - q.MaxMessages/16); len(o.queue) < least {
-		o.x.t.Errorf("%s is owed %d messages after %d have made way, at least %d should be", o.id, len(o.queue), len(over), least)
-	}
-	for _, d := range o.queue {
-		switch {
-		case q.Overflow == mqtt.DropNewest && d.m.seq > over[0].m.seq:
-			o.x.t.Errorf("%s has lost message %d and not %d, which is newer", o.id, over[0].m.n, d.m.n)
-		case q.Overflow != mqtt.DropNewest && d.m.seq > s.sent && d.m.seq < over[len(over)-1].m.seq:
-			o.x.t.Errorf("%s has lost message %d and not %d, which is older", o.id, over[len(over)-1].m.n, d.m.n)
-		}
-	}
-}
-
 func (o *ower) lose(d *debt, reason string) {
 	key := lossKey{o.id, lossOther, o.x.reason(reason)}
 	for filter := range o.subs {
@@ -381,69 +405,6 @@ func (o *ower) lose(d *debt, reason string) {
 	o.x.losses[key]++
 	o.x.count[reason]++
 	o.lost = append(o.lost, loss{d, key})
-}
-
-// resume compares the session after a start with the model. After a power cut what
-// nobody was promised may be missing, and what was acknowledged, or lost, without
-// the disk may be owed again.
-func (o *ower) resume(afterCut bool) {
-	s := o.x.session(o.id)
-	if s == nil {
-		o.x.t.Fatalf("the session of %s is gone", o.id)
-	}
-	if afterCut {
-		o.goBack(s)
-	}
-	o.compare(s)
-	for _, d := range o.queue {
-		if afterCut { // what is known of sending it may be old
-			d.maybe, d.unsure, d.released = true, d.released || d.unsure, false
-		}
-		d.m.promised.Store(true) // it is on the disk
-	}
-	o.acked, o.lost = nil, nil
-	subs := make(map[string]mqtt.QoS)
-	for _, sub := range s.subs {
-		subs[sub.Filter] = sub.QoS
-	}
-	if !slices.ContainsFunc(o.past, func(past map[string]mqtt.QoS) bool { return maps.Equal(past, subs) }) {
-		o.x.t.Errorf("%s has the subscriptions %v, want one of %v", o.id, subs, o.past)
-	}
-	o.subs = subs
-	o.past = []map[string]mqtt.QoS{subs}
-}
-
-// goBack makes the queue what the disk had, as far as that is lawful.
-func (o *ower) goBack(s *session) {
-	holds := s.holds()
-	missing := func(d *debt) bool {
-		if _, here := holds[d.m.seq]; here || d.m.promised.Load() {
-			return false
-		}
-		o.missed[d.m.n] = true
-		return true
-	}
-	o.queue = slices.DeleteFunc(o.queue, missing)
-	back := 0
-	for _, d := range o.acked {
-		if _, here := holds[d.m.seq]; here {
-			back++
-			o.queue = append(o.queue, d)
-		}
-	}
-	if limit := o.x.d.cfg.Limits.MaxInflight; back > limit {
-		o.x.t.Errorf("%s is owed %d messages again that it has acknowledged, at most %d may be", o.id, back, limit)
-	}
-	for _, l := range o.lost {
-		switch _, here := holds[l.m.seq]; {
-		case here:
-			o.x.losses[l.key]--
-			o.queue = append(o.queue, l.debt)
-		case !l.m.promised.Load():
-			o.x.unsure[l.key]++
-		}
-	}
-	slices.SortFunc(o.queue, func(a, b *debt) int { return int(a.m.seq) - int(b.m.seq) })
 }
 
 // holds returns the places of all that the session is owed, while the broker
