@@ -115,7 +115,7 @@ func (o *ower) checkBounds(s *session) {
 // unsent returns what may be given up, if that is known.
 func (o *ower) unsent(s *session) (list []*debt) {
 	s.mu.Lock()
-	sent := s.sent
+	sent := s.head()
 	s.mu.Unlock()
 	for _, d := range o.queue {
 		if d.maybe {
@@ -131,10 +131,10 @@ func (o *ower) unsent(s *session) (list []*debt) {
 // checkPolicy expects that those were given up for the queue's size whom the policy
 // names, and, if nobody has gone for another reason, no more than need be.
 func (o *ower) checkPolicy(s *session, over []*debt, others bool) {
-	last := over[len(over)-1]
-	q, bytes := o.x.bounds, costOf(o.queue)+last.cost()
-	if !others && (int64(len(o.queue)) < q.MaxMessages-q.MaxMessages/16 || bytes < q.MaxDisk-q.MaxDisk/16) {
-		o.x.t.Errorf("%s is owed %d messages in %d bytes after %d have made way, which is less than need be", o.id, len(o.queue), costOf(o.queue), len(over))
+	q, bytes := o.x.bounds, costOf(o.queue)
+	last := slices.MaxFunc(over, func(a, b *debt) int { return int(a.cost() - b.cost()) })
+	if !others && (int64(len(o.queue)) < q.MaxMessages-q.MaxMessages/16 || bytes+last.cost() < q.MaxDisk-q.MaxDisk/16) {
+		o.x.t.Errorf("%s is owed %d messages in %d bytes after %d have made way, which is less than need be", o.id, len(o.queue), bytes, len(over))
 	}
 	if newest := o.queue[len(o.queue)-1]; q.Overflow == mqtt.DropNewest && newest.m.seq > over[0].m.seq {
 		o.x.t.Errorf("%s has lost message %d and not %d, which is newer", o.id, over[0].m.n, newest.m.n)
@@ -178,7 +178,7 @@ func (o *ower) checkRefusal(s *session) {
 
 // refuses reports whether a queue that a message would go to is full.
 func (x *shadow) refuses(what said) bool {
-	return slices.ContainsFunc(x.owners, func(o *ower) bool {
+	return slices.ContainsFunc(x.queues(), func(o *ower) bool {
 		return o.wants(what) > mqtt.AtMostOnce && x.session(o.id).refuses.Load()
 	})
 }
@@ -186,7 +186,7 @@ func (x *shadow) refuses(what said) bool {
 // admit notes which messages that waited for room have been taken.
 func (x *shadow) admit() {
 	for _, p := range x.tells {
-		for len(p.waits) > 0 && (x.last < x.d.b.commit.lastSeq() || !x.wanted(p.waits[0].said)) {
+		for len(p.waits) > 0 && (len(x.fresh) > 0 || !x.wanted(p.waits[0].said)) {
 			u := p.waits[0]
 			p.waits = p.waits[1:]
 			u.m = x.accept(u.said, time.Time{})
@@ -200,5 +200,5 @@ func (x *shadow) admit() {
 
 // wanted reports whether a queue would be owed the message.
 func (x *shadow) wanted(what said) bool {
-	return slices.ContainsFunc(x.owners, func(o *ower) bool { return o.wants(what) > mqtt.AtMostOnce })
+	return slices.ContainsFunc(x.queues(), func(o *ower) bool { return o.wants(what) > mqtt.AtMostOnce })
 }

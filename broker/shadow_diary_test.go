@@ -7,8 +7,8 @@ import (
 )
 
 // diary is all that happens in a game of the shadow model: what is done and what
-// comes of it. The same seed gives the same diary, whose sum is printed, unless two
-// timers of the broker ring at the same moment.
+// comes of it. The same seed does the same; what comes of it is the same as well, and
+// with it the sum that is printed, as far as TestShadowRepeats says.
 type diary struct {
 	hash.Hash
 	last []string // lines, the newest last

@@ -11,17 +11,19 @@ import (
 
 // ower is a durable session with its client, which keeps its half, or an inbox.
 type ower struct {
-	x     *shadow
-	id    string
-	inbox bool
-	c     reader // nil: absent
-	subs  map[string]mqtt.QoS
-	past  []map[string]mqtt.QoS // what subs may be after a power cut, the newest last
-	asked uint16                // packet identifier of the newest
-	queue []*debt               // in order
-	pos   uint64                // the newest that was sent over this connection
-	held  map[uint16]int        // QoS 2, received and not released: its number
-	once  map[int]bool          // numbers delivered at QoS 2
+	x      *shadow
+	id     string
+	inbox  bool
+	member bool             // of the share, of which it is owed all that it gets
+	loans  map[uint16]*debt // of the share, by packet identifier
+	c      reader           // nil: absent
+	subs   map[string]mqtt.QoS
+	past   []map[string]mqtt.QoS // what subs may be after a power cut, the newest last
+	asked  uint16                // packet identifier of the newest
+	queue  []*debt               // in order
+	pos    uint64                // the newest that was sent over this connection
+	held   map[uint16]int        // QoS 2, received and not released: its number
+	once   map[int]bool          // numbers delivered at QoS 2
 
 	missed map[int]bool // numbers that a power cut has taken, and that were not published again
 
@@ -49,7 +51,7 @@ type loss struct {
 func newOwer(x *shadow, id string) *ower {
 	o := &ower{x: x, id: id, subs: make(map[string]mqtt.QoS), missed: make(map[int]bool)}
 	o.held, o.once, o.ordinals = make(map[uint16]int), make(map[int]bool), make(map[string]int)
-	o.past = []map[string]mqtt.QoS{o.subs}
+	o.past, o.loans = []map[string]mqtt.QoS{o.subs}, make(map[uint16]*debt)
 	return o
 }
 
@@ -92,6 +94,7 @@ func (o *ower) come() {
 		o.x.t.Errorf("%s: session present is %v", o.id, c.present)
 	}
 	o.c = c
+	o.x.rest()
 }
 
 // leave ends the connection; what has come and was not looked at is lost.
@@ -104,7 +107,13 @@ func (o *ower) leave() {
 
 func (o *ower) drop() {
 	o.take()
+	o.hangUp()
+}
+
+// hangUp ends the connection; what has come since take is lost.
+func (o *ower) hangUp() {
 	_ = o.c.Close()
+	o.giveBack()
 	o.c, o.pos = nil, 0
 	o.puback, o.pubrec, o.pubcomp = nil, nil, nil
 }
@@ -194,12 +203,20 @@ func (o *ower) under(id uint16) *debt {
 
 // settle takes what is acknowledged out of the queue.
 func (o *ower) settle(id uint16, once bool) {
+	if o.loans[id] != nil && !once {
+		o.repay(id)
+		return
+	}
 	d := o.under(id)
 	if d == nil || once != (d.qos == mqtt.ExactlyOnce) && !o.inbox {
 		o.x.t.Errorf("%s acknowledges %d, under which it was sent nothing", o.id, id)
 		return
 	}
-	o.x.diary.note("%s acknowledges %d", o.id, d.m.n)
+	o.settled(d)
+}
+
+func (o *ower) settled(d *debt) {
+	o.x.diary.note("%s is rid of %d", o.id, d.m.n)
 	o.acked = append(o.acked, d)
 	o.queue = slices.DeleteFunc(o.queue, func(other *debt) bool { return other == d })
 }
@@ -214,7 +231,7 @@ func (o *ower) drain() {
 		for o.acknowledge(func(n int) int { return 0 }) {
 		}
 		o.x.pass(2 * time.Millisecond) // PUBREL waits for the disk
-		if o.x.check(false); len(o.queue) == 0 || o.x.t.Failed() {
+		if o.x.check(false); len(o.queue)+len(o.loans) == 0 || o.x.t.Failed() {
 			return
 		}
 	}
@@ -265,6 +282,10 @@ func (o *ower) release(id uint16) {
 func (o *ower) deliver(p *packet.Publish, at time.Time) {
 	n := numberIn(p.Payload)
 	o.x.diary.note("%s got %d as packet %d, DUP %v, at %v", o.id, n, p.ID, p.Dup, at)
+	if o.member && p.QoS == mqtt.AtLeastOnce {
+		o.borrow(p, at)
+		return
+	}
 	d := o.next(n, at)
 	switch {
 	case d == nil:
@@ -398,7 +419,7 @@ func (o *ower) compare(s *session) {
 func (o *ower) lose(d *debt, reason string) {
 	key := lossKey{o.id, lossOther, o.x.reason(reason)}
 	for filter := range o.subs {
-		if mqtt.Match(filter, d.m.topic) && (key.filter == lossOther || filter < key.filter) {
+		if mqtt.Match(unshared(filter), d.m.topic) && (key.filter == lossOther || filter < key.filter) {
 			key.filter = filter
 		}
 	}

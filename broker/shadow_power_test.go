@@ -10,8 +10,9 @@ import (
 	"tidegate/mqtt"
 )
 
-// gone makes all clients lose their connections.
-func (x *shadow) gone() {
+// gone makes all clients lose their connections. takes says that each still gets what
+// the others' leaving brings it.
+func (x *shadow) gone(takes bool) {
 	if x.guest != nil {
 		_ = x.guest.Close()
 		x.guest = nil
@@ -22,8 +23,12 @@ func (x *shadow) gone() {
 		}
 	}
 	for _, o := range x.owners {
+		if o.c != nil && takes {
+			x.rest()
+			o.take()
+		}
 		if o.c != nil {
-			o.drop()
+			o.hangUp()
 		}
 	}
 }
@@ -31,12 +36,13 @@ func (x *shadow) gone() {
 // restart ends the broker in an orderly way and starts it: nothing changes.
 func (x *shadow) restart() {
 	x.count["restarts"]++
-	x.gone()
+	x.gone(true)
+	x.rest()
 	x.d.stop()
 	x.guestLosses()
 	x.d.start()
 	x.begin()
-	for _, o := range x.owners {
+	for _, o := range x.queues() {
 		o.resume(time.Time{})
 	}
 	x.compareLosses(false)
@@ -46,11 +52,18 @@ func (x *shadow) restart() {
 func (x *shadow) cut() {
 	x.count["power cuts"]++
 	x.life.Store(true)
-	at, dir := time.Now(), x.d.snapshot()
-	x.gone()
-	x.d.goBack(dir)
-	x.begin()
 	for _, o := range x.owners {
+		if o.c != nil {
+			o.take()
+		}
+	}
+	at, dir := time.Now(), x.d.snapshot()
+	x.gone(false)
+	x.d.goBack(dir)
+	moved := x.moved
+	x.begin()
+	x.undoHanded(moved)
+	for _, o := range x.queues() {
 		o.resume(at)
 	}
 	x.compareLosses(true)
@@ -59,9 +72,9 @@ func (x *shadow) cut() {
 // begin takes notice of a broker that was started.
 func (x *shadow) begin() {
 	synctest.Wait()
-	x.life = new(atomic.Bool)
-	x.last = x.d.b.commit.lastSeq()
-	for _, o := range x.owners {
+	x.life, x.moved = new(atomic.Bool), nil
+	x.last, x.passed, x.fresh, x.handed = x.d.b.commit.lastSeq(), 0, nil, nil
+	for _, o := range x.queues() {
 		if o.ordinals = make(map[string]int); o.inbox {
 			o.peek()
 		}
@@ -105,7 +118,7 @@ func (x *shadow) guestLosses() {
 
 // known expects that nobody lost the message, as the broker does not take it again.
 func (x *shadow) known(what said) {
-	for _, o := range x.owners {
+	for _, o := range x.queues() {
 		if o.missed[what.n] {
 			x.t.Errorf("the receipt of message %d is on the disk, but %s has lost the message", what.n, o.id)
 		}
@@ -149,7 +162,12 @@ func (o *ower) mustStay(d *debt, cut time.Time) bool {
 
 // assured reports whether somebody was promised that the message is safe.
 func (o *ower) assured(d *debt) bool {
-	return d.m.stored || d.m.promised.Load() && !o.x.bounds.Relaxed
+	for m := d.m; m != nil; m = m.before {
+		if m.stored || m.promised.Load() && !o.x.bounds.Relaxed {
+			return true
+		}
+	}
+	return false
 }
 
 // goBack makes the queue what the disk had when the power was cut, as far as that is
@@ -191,8 +209,12 @@ func (o *ower) goBack(s *session, cut time.Time) {
 
 // mayComeBack is how many acknowledged messages a power cut may make come again.
 func (o *ower) mayComeBack() int {
-	if o.inbox {
-		return 2 * o.x.d.cfg.Limits.MaxInflight
+	most := o.x.d.cfg.Limits.MaxInflight
+	switch {
+	case o.inbox:
+		return 2 * most
+	case o == o.x.pool:
+		return 3 * most // there are so many members
 	}
-	return o.x.d.cfg.Limits.MaxInflight
+	return most
 }
