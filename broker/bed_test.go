@@ -168,6 +168,24 @@ func (d *bed) ctx() context.Context {
 	return ctx
 }
 
+// inbox opens the inbox called name for everything that filter matches, at QoS 1.
+func (d *bed) inbox(name, filter string) mqtt.Inbox {
+	d.t.Helper()
+	in, err := d.b.OpenInbox(d.ctx(), name, mqtt.InboxOptions{}, mqtt.Subscription{Filter: filter, QoS: 1})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return in
+}
+
+// owes publishes a message and does not wait for what becomes of it.
+func (d *bed) owes(m mqtt.Message) {
+	d.t.Helper()
+	if err := d.b.PublishAsync(d.t.Context(), m, nil); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
 // peer is a client that remembers what it got.
 type peer struct {
 	*client.Conn

@@ -48,9 +48,7 @@ func TestRetainedMessagesDoNotPileUpWhileTheStoreIsBroken(t *testing.T) {
 	d := newBed(t, func(d *bed) { d.broken = true })
 	d.st.Close()
 	for i := range 20000 {
-		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "r", Payload: fmt.Appendf(nil, "%d", i), Retain: true}, nil); err != nil {
-			t.Fatal(err)
-		}
+		d.owes(mqtt.Message{Topic: "r", Payload: fmt.Appendf(nil, "%d", i), Retain: true})
 	}
 	d.b.commit.mu.Lock()
 	n := len(d.b.commit.rows.list)
@@ -62,21 +60,13 @@ func TestRetainedMessagesDoNotPileUpWhileTheStoreIsBroken(t *testing.T) {
 
 func TestAcknowledgedRecordsDoNotPileUpBehindOneThatWaits(t *testing.T) {
 	d := newBed(t, func(d *bed) { d.broken = true })
-	absent, err := d.b.OpenInbox(d.ctx(), "absent", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "b", QoS: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	absent := d.inbox("absent", "b")
 	absent.Close()
-	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "a", QoS: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	in := d.inbox("up", "a")
 	defer in.Close()
 	d.st.Close() // a disk that is full for days
 	publish := func(topic string) {
-		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: topic, QoS: 1}, nil); err != nil {
-			t.Fatal(err)
-		}
+		d.owes(mqtt.Message{Topic: topic, QoS: 1})
 	}
 	publish("b")
 	const n = 2000
@@ -104,15 +94,10 @@ func TestAcknowledgedRecordsDoNotPileUpBehindOneThatWaits(t *testing.T) {
 
 func TestQoS0ForAnInboxIsBoundedInBytes(t *testing.T) {
 	d := newBed(t, nil)
-	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "a", QoS: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	in := d.inbox("up", "a")
 	defer in.Close()
 	for range 200 {
-		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", Payload: make([]byte, 100<<10)}, nil); err != nil {
-			t.Fatal(err)
-		}
+		d.owes(mqtt.Message{Topic: "a", Payload: make([]byte, 100<<10)})
 	}
 	ready, sum := &in.(*inbox).box.ready, 0
 	for i := range ready.len() {
@@ -125,13 +110,10 @@ func TestQoS0ForAnInboxIsBoundedInBytes(t *testing.T) {
 
 func TestWindowDoesNotKeepWhatWasSent(t *testing.T) {
 	d := newBed(t, nil)
-	sub := d.wire(clean("sub"))
-	sub.connack(packet.Accepted, false)
+	sub := d.passes("sub")
 	sub.subscribe("a", 1)
 	for range 20 {
-		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", Payload: make([]byte, 500<<10), QoS: 1}, nil); err != nil {
-			t.Fatal(err)
-		}
+		d.owes(mqtt.Message{Topic: "a", Payload: make([]byte, 500<<10), QoS: 1})
 		sub.next() // and does not acknowledge
 	}
 	d.b.mu.Lock()
@@ -150,11 +132,9 @@ func TestWindowDoesNotKeepWhatWasSent(t *testing.T) {
 
 func TestIdleConnectionHoldsNoBuffer(t *testing.T) {
 	d := newBed(t, nil)
-	sub := d.wire(clean("sub"))
-	sub.connack(packet.Accepted, false)
+	sub := d.passes("sub")
 	sub.subscribe("a", 0)
-	pub := d.wire(clean("pub"))
-	pub.connack(packet.Accepted, false)
+	pub := d.passes("pub")
 	pub.publish("a", strings.Repeat("x", 1<<19), 0, 0, false)
 	pub.fence()
 	sub.next()
@@ -193,8 +173,7 @@ func TestIdleConnectionHoldsASmallStack(t *testing.T) {
 	const n = 500
 	before := stacks()
 	for i := range n {
-		w := d.wire(clean(strconv.Itoa(i)))
-		w.connack(packet.Accepted, false)
+		w := d.passes(strconv.Itoa(i))
 		w.subscribe("a/"+strconv.Itoa(i), 0)
 		w.fence()
 	}
@@ -252,9 +231,7 @@ func TestSubscribingAgainAndAgainDoesNotPileUpRetainedMessages(t *testing.T) {
 	d := newBed(t, nil)
 	const topics = 1000
 	for i := range topics {
-		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: fmt.Sprintf("r/%d", i), Payload: make([]byte, 200), Retain: true}, nil); err != nil {
-			t.Fatal(err)
-		}
+		d.owes(mqtt.Message{Topic: fmt.Sprintf("r/%d", i), Payload: make([]byte, 200), Retain: true})
 	}
 	ours, theirs := net.Pipe()
 	go d.b.ServeConn(theirs)
@@ -292,11 +269,8 @@ func TestDrainReadsAheadByAPageAtATime(t *testing.T) {
 	sub.connack(packet.Accepted, false)
 	sub.subscribe("a", 1)
 	sub.disconnect()
-	ctx := d.ctx()
 	for range 5000 {
-		if err := d.b.PublishAsync(ctx, mqtt.Message{Topic: "a", Payload: make([]byte, 100), QoS: 1}, nil); err != nil {
-			t.Fatal(err)
-		}
+		d.owes(mqtt.Message{Topic: "a", Payload: make([]byte, 100), QoS: 1})
 	}
 	d.flush()
 	s, tn := d.queueOf("sub"), d.b.newTurn(nil)

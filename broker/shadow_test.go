@@ -25,7 +25,7 @@ import (
 
 var (
 	shadowSeed  = flag.Uint64("seed", 0, "of the shadow model; 0 takes the time")
-	shadowSteps = flag.Int("steps", 2000, "how many random steps the shadow model takes with each kind of bounds")
+	shadowSteps = flag.Int("steps", 1000, "how many random steps the shadow model takes with each kind of bounds")
 )
 
 // shadow is a model of what every durable session is owed. After each step of the
