@@ -95,8 +95,8 @@ func (x *shadow) handOver() {
 
 // borrow takes a message that the share has lent to the member.
 func (o *ower) borrow(p *packet.Publish, at time.Time) {
-	n, pool := numberIn(p.Payload), o.x.pool
-	i := slices.IndexFunc(pool.queue, func(d *debt) bool { return d.m.n == n && d.lentTo == nil })
+	n, pool, seq := numberIn(p.Payload), o.x.pool, o.x.session(o.id).loanAs(p.ID)
+	i := slices.IndexFunc(pool.queue, func(d *debt) bool { return d.m.n == n && d.m.seq == seq && d.lentTo == nil })
 	if i < 0 {
 		o.x.t.Errorf("%s was lent message %d, which the share has not, or somebody else has", o.id, n)
 		return
@@ -115,6 +115,17 @@ func (o *ower) borrow(p *packet.Publish, at time.Time) {
 	o.loans[p.ID] = d
 	o.x.passed = max(o.x.passed, d.m.seq)
 	o.puback = append(o.puback, p.ID)
+}
+
+// loanAs returns the place of what a share has lent the session with the packet
+// identifier, 0 if nothing.
+func (s *session) loanAs(id uint16) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := s.window.find(id); i >= 0 && s.window.slots.at(i).loan != nil {
+		return s.window.slots.at(i).loan.seq
+	}
+	return 0
 }
 
 // repay acknowledges a loan.
