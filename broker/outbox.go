@@ -15,6 +15,8 @@ type replay struct {
 	body body
 	qos  mqtt.QoS
 	ids  []uint32 // MQTT 5: of that subscription
+
+	state uint64 // of all that is retained, when it was found
 }
 
 // offer0 sends a message at QoS 0, if somebody is there and has room for it.
@@ -138,6 +140,9 @@ func (s *session) pump(t *turn) {
 	for s.link != nil && s.hasPlace() && len(s.beyond) < maxBeyond && !s.link.full(softOut) {
 		if s.replay.len() > 0 {
 			r := s.replay.pop()
+			if !s.b.isRetained(&r) { // the session has got its successor by now
+				continue
+			}
 			if r.qos != mqtt.AtMostOnce && !s.durable() { // else it is not owed
 				s.b.stats.accepted.Add(1)
 			}

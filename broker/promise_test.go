@@ -105,20 +105,12 @@ func TestWillIsPublishedWhilePublishersAreHeldBack(t *testing.T) {
 	w := d.wire(k)
 	w.connack(packet.Accepted, false)
 	c := d.b.commit
-	c.mu.Lock()
-	c.bytes += c.maxBytes
-	c.mu.Unlock()
+	c.crowd(true)
 	w.c.Close()
 	for d.b.Status().Connections > 1 && !crowdWaits(c) {
 		<-time.After(time.Millisecond)
 	}
-	c.mu.Lock()
-	c.bytes -= c.maxBytes
-	if c.room != nil {
-		close(c.room)
-		c.room = nil
-	}
-	c.mu.Unlock()
+	c.crowd(false)
 	select {
 	case m := <-sub.got:
 		if m.Topic != "will" {
@@ -220,4 +212,39 @@ func TestReadingIsShownToQoS1OnlyOnceTheInboxHasIt(t *testing.T) {
 	in.Ack(m.Seq)
 	one.wantPublish("a", "reading", 1)
 	one.wantPublish("a", "behind it", 1)
+}
+
+// Who subscribes while a publisher is held back between finding the subscribers and
+// retaining the message gets it one way or the other [MQTT-3.3.1-9].
+func TestRetainedMessageIsNotMissedByWhoSubscribesMeanwhile(t *testing.T) {
+	d := newBed(t, func(d *bed) { d.opts.MemoryLimit = 64 * units.KiB })
+	d.dial("absent", durable).subscribe("state", 1)
+	pub := d.connect("pub", false)
+	sub := d.dial("sub", nil)
+	c := d.b.commit
+	c.crowd(true)
+	raw := packet.Publish{Topic: []byte("state"), Payload: []byte("on"), QoS: 1, ID: 1, Retain: true}
+	pub.send(raw.Append(nil))
+	for !crowdWaits(c) {
+		<-time.After(time.Millisecond)
+	}
+	sub.subscribe("state", 1)
+	c.crowd(false)
+	pub.wantAck(packet.TypePuback, 1)
+	sub.want("state", "on", 1)
+}
+
+// crowd makes publishers wait for memory, or go on.
+func (c *committer) crowd(wait bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if wait {
+		c.bytes += c.maxBytes
+		return
+	}
+	c.bytes -= c.maxBytes
+	if c.room != nil {
+		close(c.room)
+		c.room = nil
+	}
 }

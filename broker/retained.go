@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"tidegate/mqtt"
 	"tidegate/store"
@@ -20,6 +21,8 @@ const retainedVersion = 1
 // retained holds the last retained message of each topic (MQTT 3.1.1, section
 // 3.3.1.3).
 type retained struct {
+	changes atomic.Uint64 // how often list has changed; written with mu held
+
 	mu     sync.RWMutex
 	list   map[string]retainedMessage
 	bytes  int
@@ -44,6 +47,7 @@ func (r *retained) set(m retainedMessage) (changed, ok bool) {
 			delete(r.list, string(m.body.topic()))
 			r.grow(-1, -old.body.size())
 			r.full = false
+			r.changes.Add(1)
 		}
 		return had, true
 	}
@@ -57,6 +61,7 @@ func (r *retained) set(m retainedMessage) (changed, ok bool) {
 	}
 	r.grow(more, bytes-r.bytes)
 	r.list[string(m.body.topic())] = m
+	r.changes.Add(1)
 	return true, true
 }
 
@@ -97,6 +102,24 @@ func (r *retained) count() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return len(r.list)
+}
+
+// has reports whether b is what is retained for its topic now.
+func (r *retained) has(b *body) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m, ok := r.list[string(b.topic())]
+	return ok && &m.body.buf[0] == &b.buf[0]
+}
+
+// retainedState counts the changes of all that is retained.
+func (b *Broker) retainedState() uint64 {
+	return b.retained.changes.Load() + b.sysRetained.changes.Load()
+}
+
+// isRetained reports whether r is what is retained for its topic now.
+func (b *Broker) isRetained(r *replay) bool {
+	return r.state == b.retainedState() || b.retained.has(&r.body) || b.sysRetained.has(&r.body)
 }
 
 // errRetained is for a publisher that can be told about it.
@@ -178,6 +201,7 @@ func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
 	if sub.ID != 0 {
 		ids = []uint32{sub.ID} // [MQTT-3.3.4-3]
 	}
+	state := b.retainedState()
 	found := b.retained.match(sub.Filter, t.now)
 	if sub.Filter[0] == '$' {
 		found = append(found, b.sysRetained.match(sub.Filter, t.now)...)
@@ -199,7 +223,7 @@ func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
 			offered = append(offered, m)
 		}
 	}
-	s.offerRetained(t, offered, ids)
+	s.offerRetained(t, offered, ids, state)
 }
 
 // oweOne owes one durable session a message that others have got before.
@@ -225,7 +249,7 @@ func (s *session) oweLocked(t *turn, it item) {
 // offerRetained queues retained messages that are not owed durably. The list
 // holds no copies, and the session takes from it as its window and its connection
 // allow.
-func (s *session) offerRetained(t *turn, list []retainedMessage, ids []uint32) {
+func (s *session) offerRetained(t *turn, list []retainedMessage, ids []uint32, state uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.link == nil {
@@ -233,7 +257,7 @@ func (s *session) offerRetained(t *turn, list []retainedMessage, ids []uint32) {
 	}
 	s.replay.grow(len(list))
 	for _, m := range list {
-		s.replay.push(replay{m.body, m.qos, ids})
+		s.replay.push(replay{m.body, m.qos, ids, state})
 	}
 	if s.replay.len() > 2*s.b.retained.count()+100 {
 		s.thinReplay()

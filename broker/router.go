@@ -50,6 +50,8 @@ func (b *Broker) route(t *turn, p *publication) error {
 		if err := b.keepRetained(t, p, kept); err != nil {
 			return err
 		}
+		m = b.trie.match(p.topic) // with who has subscribed since, and did not find it retained
+		wanted = p.wanted(m)
 	}
 	if p.tellable() && p.unheard(m) {
 		p.waiter.c.out.explain(p.waiter.turn, packet.ReasonNoMatchingSubscribers, nil)
