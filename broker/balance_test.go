@@ -25,12 +25,12 @@ func TestPowerCutKeepsTheBalance(t *testing.T) {
 			d := newBed(t, func(d *bed) {
 				d.segment, d.opts.CommitInterval = 64*units.KiB, units.Duration(time.Millisecond)
 			})
-			q := mqtt.QueueLimits{MaxMessages: 60, Overflow: policy}
+			q := mqtt.QueueLimits{MaxMessages: 600, Overflow: policy}
 			before := int64(0)
 			for round := range 8 {
 				d.opens(q).Close()
 				p := pressOn(d.b)
-				want := rnd.Int64N(400)
+				want := rnd.Int64N(1000)
 				d.waitFor("acknowledgements", func() bool { return p.promised.Load() >= want })
 				promised := p.promised.Load()
 				dir := d.copied()

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"tidegate/mqtt"
@@ -140,6 +141,8 @@ type group struct {
 	records []*record
 	queues  []*session
 	orphans []uint32
+	marks   []store.Row // of batch.Marks
+	losses  []store.Row // likewise
 	then    []func(*turn, error)
 }
 
@@ -177,8 +180,8 @@ func (c *committer) commitGroup(t *turn, messages bool) (some bool, err error) {
 	for _, id := range g.orphans {
 		g.batch.Queues = append(g.batch.Queues, store.Queue{ID: id, Gone: true})
 	}
-	// After the positions: one that has left a message behind comes with its loss.
-	g.batch.Rows = append(g.batch.Rows, c.losses.take()...)
+	g.losses = c.losses.take() // after the positions, which have settled them
+	g.marks, g.batch.Marks = g.batch.Marks, slices.Concat(g.batch.Marks, g.losses)
 	err = c.save(&g.batch)
 	c.flash.spend(c.now(), c.store.Written())
 	if err != nil {
@@ -281,7 +284,8 @@ func (c *committer) putBack(t *turn, g *group) {
 	c.rows.putBack(g.batch.Rows)
 	c.writing = 0
 	c.weigh()
-	c.marks.putBack(g.batch.Marks)
+	c.marks.putBack(g.marks)
+	c.losses.putBack(g.losses)
 	c.then = append(g.then, c.then...)
 	c.rowsDue = min(c.rowsDue, t.now+retryAfter)
 	c.orphans = append(g.orphans, c.orphans...)

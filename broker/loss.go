@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -45,15 +46,14 @@ const lossDelay = int64(10 * time.Second)
 
 // Loss is a row of the loss ledger: messages at QoS 1 or 2 that a session was
 // owed because of a subscription, and that it did not acknowledge and does not
-// get any more. It counts since the data directory was made. After a crash a
-// loss may be counted twice, but none that a queue on disk has suffered is left
-// out.
+// get any more. It counts since the data directory was made. After a crash every
+// message that a publisher was told to be safe is in the queue or counted, once.
 type Loss struct {
 	Session string    `json:"session"` // "other": too many rows, or too long
 	Filter  string    `json:"filter"`  // of the subscription; "other": likewise, or it is not known
 	Reason  string    `json:"reason"`
 	Count   uint64    `json:"count"`
-	AtLeast bool      `json:"at_least,omitempty"` // a file was lost, and how many more there were is not known
+	AtLeast bool      `json:"at_least,omitempty"` // a file of the journal was lost, and how many more it held is not known
 	Bytes   uint64    `json:"bytes"`              // topic, payload and properties of those that were in memory
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
@@ -67,29 +67,42 @@ type lossRow struct {
 }
 
 // lossLedger counts what was lost. Its mutex is a leaf.
+//
+// What a durable session loses is fresh until the next commit asks for its position:
+// the row goes to the disk in one transaction with the position that leaves the
+// messages behind, so that a power cut counts each of them once, as queued or as lost.
 type lossLedger struct {
 	mu    sync.Mutex
 	rows  map[lossKey]*lossRow
-	dirty map[lossKey]bool // not on disk as they are
+	fresh map[*session]map[lossKey]bool // rows that have changed
+	ready map[lossKey][]byte            // for the next commit; nil: to be removed
 }
 
 func newLossLedger() *lossLedger {
-	return &lossLedger{rows: make(map[lossKey]*lossRow), dirty: make(map[lossKey]bool)}
+	return &lossLedger{rows: make(map[lossKey]*lossRow), fresh: make(map[*session]map[lossKey]bool), ready: make(map[lossKey][]byte)}
 }
 
-// add counts more. It reports whether they are the first that the disk
-// does not know of.
-func (l *lossLedger) add(k lossKey, more Loss) (first bool) {
+// add counts more for s, nil if no position goes with it. It reports whether the
+// next commit had no row before.
+func (l *lossLedger) add(s *session, k lossKey, more Loss) (first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(k.session)+len(k.filter) > maxLossName {
 		k.session, k.filter = lossOther, lossOther
 	}
-	first = len(l.dirty) == 0
+	first = len(l.ready) == 0
 	if l.rows[k] == nil && k.session != lossOther && len(l.rows) >= maxLosses {
 		l.fold()
 	}
 	l.count(k, more)
+	if s == nil {
+		l.settle(k)
+		return first
+	}
+	if l.fresh[s] == nil {
+		l.fresh[s] = make(map[lossKey]bool)
+	}
+	l.fresh[s][k] = true
 	return first
 }
 
@@ -98,7 +111,7 @@ func (l *lossLedger) count(k lossKey, more Loss) {
 	row := l.rows[k]
 	if row == nil {
 		row = &lossRow{Loss: Loss{Session: k.session, Filter: k.filter, Reason: k.reason, First: more.First}}
-		row.kept = l.dirty[k] // it is to be removed there, and comes back
+		_, row.kept = l.ready[k] // it is to be removed there, and comes back
 		l.rows[k] = row
 	}
 	row.Count += more.Count
@@ -110,7 +123,23 @@ func (l *lossLedger) count(k lossKey, more Loss) {
 	if more.Last.After(row.Last) {
 		row.Last = more.Last
 	}
-	l.dirty[k] = true
+}
+
+// settle has the next commit write the row as it is. The caller holds mu.
+func (l *lossLedger) settle(k lossKey) {
+	if row := l.rows[k]; row != nil {
+		l.ready[k] = row.appendTo(nil)
+	}
+}
+
+// settleAll does so with what s has lost, when its position is asked for.
+func (l *lossLedger) settleAll(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range l.fresh[s] {
+		l.settle(k)
+	}
+	delete(l.fresh, s)
 }
 
 // fold moves the row that has been quiet for the longest into "other". The
@@ -127,10 +156,12 @@ func (l *lossLedger) fold() {
 	}
 	k := lossKey{oldest.Session, oldest.Filter, oldest.Reason}
 	delete(l.rows, k)
-	if delete(l.dirty, k); oldest.kept {
-		l.dirty[k] = true
+	if delete(l.ready, k); oldest.kept {
+		l.ready[k] = nil
 	}
-	l.count(lossKey{lossOther, lossOther, k.reason}, oldest.Loss)
+	other := lossKey{lossOther, lossOther, k.reason}
+	l.count(other, oldest.Loss)
+	l.settle(other)
 }
 
 // list returns a copy of all rows, in the order of session, filter and reason.
@@ -147,32 +178,55 @@ func (l *lossLedger) list() []Loss {
 	return list
 }
 
-// lossTable is where the store keeps the ledger: session, filter and reason,
-// with a zero byte between them, to version, count, bytes, first and last.
-const lossTable = "losses"
+// lossMark begins the keys of the marks in which the store keeps the ledger: session,
+// filter and reason, with a zero byte between them, to version, count, bytes, first
+// and last. They were rows of lossTable once.
+const (
+	lossMark  = "losses\x00"
+	lossTable = "losses"
+)
 
 const (
 	lossVersion = 1
 	lossAtLeast = 2 // ... of a row whose count is a lower bound
 )
 
-// take returns the rows that the store does not know as they are.
-func (l *lossLedger) take() (rows []store.Row) {
+// take returns the marks that the next commit writes.
+func (l *lossLedger) take() (marks []store.Row) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for k := range l.dirty {
-		row := store.Row{Table: lossTable, Key: k.appendTo(nil)}
-		if l := l.rows[k]; l != nil {
-			row.Value, l.kept = l.appendTo(nil), true
+	for k, value := range l.ready {
+		marks = append(marks, store.Row{Key: k.appendTo([]byte(lossMark)), Value: value})
+		if row := l.rows[k]; row != nil {
+			row.kept = true
 		}
-		rows = append(rows, row)
 	}
-	clear(l.dirty)
-	return rows
+	clear(l.ready)
+	return marks
+}
+
+// putBack returns what take had returned and could not be written.
+func (l *lossLedger) putBack(marks []store.Row) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range marks {
+		k, err := parseLossKey(m.Key[len(lossMark):])
+		if _, newer := l.ready[k]; err == nil && !newer {
+			l.ready[k] = m.Value
+		}
+	}
 }
 
 func (k lossKey) appendTo(dst []byte) []byte {
 	return append(dst, strings.Join([]string{k.session, k.filter, k.reason}, "\x00")...)
+}
+
+func parseLossKey(key []byte) (k lossKey, err error) {
+	names := strings.Split(string(key), "\x00")
+	if len(names) != 3 {
+		return k, errDamaged
+	}
+	return lossKey{names[0], names[1], names[2]}, nil
 }
 
 func (l *Loss) appendTo(dst []byte) []byte {
@@ -188,8 +242,8 @@ func (l *Loss) appendTo(dst []byte) []byte {
 
 // restore takes over a row of the store.
 func (l *lossLedger) restore(key, value []byte) error {
-	names := bytes.Split(key, []byte{0})
-	if len(names) != 3 || len(value) == 0 || value[0] != lossVersion && value[0] != lossAtLeast {
+	k, err := parseLossKey(key)
+	if err != nil || len(value) == 0 || value[0] != lossVersion && value[0] != lossAtLeast {
 		return errDamaged
 	}
 	count, n := binary.Uvarint(value[1:])
@@ -200,32 +254,70 @@ func (l *lossLedger) restore(key, value []byte) error {
 	}
 	first := time.UnixMilli(int64(binary.BigEndian.Uint64(times))).UTC()
 	last := time.UnixMilli(int64(binary.BigEndian.Uint64(times[8:]))).UTC()
-	row := Loss{
-		Session: string(names[0]), Filter: string(names[1]), Reason: string(names[2]),
+	l.rows[k] = &lossRow{Loss{
+		Session: k.session, Filter: k.filter, Reason: k.reason,
 		Count: count, AtLeast: value[0] == lossAtLeast, Bytes: size, First: first, Last: last,
-	}
-	l.rows[lossKey{row.Session, row.Filter, row.Reason}] = &lossRow{row, true}
+	}, true}
 	return nil
 }
 
 // restoreLosses takes over the ledger that the store keeps.
 func (b *Broker) restoreLosses() error {
-	return b.commit.store.Rows(lossTable, func(key, value []byte) error {
-		if err := b.losses.restore(key, value); err != nil {
-			b.log.Error("skipped a row of the loss ledger in the store", "row", string(key), "error", err)
+	err := b.commit.store.Marks(func(key, value []byte) error {
+		if key, ok := bytes.CutPrefix(key, []byte(lossMark)); ok {
+			b.restoreLoss(key, value)
 		}
 		return nil
 	})
+	return errors.Join(err, b.moveLosses())
+}
+
+func (b *Broker) restoreLoss(key, value []byte) {
+	if err := b.losses.restore(key, value); err != nil {
+		b.log.Error("skipped a row of the loss ledger in the store", "row", string(key), "error", err)
+	}
+}
+
+// moveLosses takes over the rows of an older version, which go once they are marks.
+func (b *Broker) moveLosses() error {
+	var old []store.Row
+	err := b.commit.store.Rows(lossTable, func(key, value []byte) error {
+		old = append(old, store.Row{Table: lossTable, Key: bytes.Clone(key)})
+		if k, err := parseLossKey(key); err == nil && b.losses.rows[k] == nil {
+			b.restoreLoss(key, value)
+			b.losses.settle(k)
+		}
+		return nil
+	})
+	if len(old) > 0 {
+		b.commit.alsoBy(lazy, func(t *turn, err error) {
+			for _, row := range old {
+				b.commit.put(row, t.now+lazy, nil)
+			}
+		})
+	}
+	return err
 }
 
 // Losses returns the loss ledger, at most some 1000 rows.
 func (b *Broker) Losses() []Loss { return b.losses.list() }
 
-// enterLoss writes n messages into the ledger, on disk with the next commit.
+// enterLoss writes n messages into the ledger, which no position goes with.
 func (b *Broker) enterLoss(k lossKey, n, bytes uint64) {
-	if b.losses.add(k, lossNow(n, bytes)) {
+	if b.losses.add(nil, k, lossNow(n, bytes)) {
 		b.commit.also(b.now() + lossDelay)
 	}
+}
+
+// enterLoss writes n messages into the ledger, on disk with the session's position. The
+// caller holds mu.
+func (s *session) enterLoss(k lossKey, n, bytes uint64) {
+	if !s.durable() {
+		s.b.enterLoss(k, n, bytes)
+		return
+	}
+	s.b.losses.add(s, k, lossNow(n, bytes))
+	s.b.commit.moved(s, s.b.now()+lossDelay, nil)
 }
 
 func lossNow(n, bytes uint64) Loss {
@@ -233,22 +325,14 @@ func lossNow(n, bytes uint64) Loss {
 	return Loss{Count: n, Bytes: bytes, First: now, Last: now}
 }
 
-// loseTail enters for every queue that it may have lost messages, when the newest
-// file of the journal is lost, and nobody knows what it held.
+// loseTail enters for every queue that it may have lost messages, on disk at once, when
+// the newest file of the journal is lost, and nobody knows what it held.
 func (b *Broker) loseTail() {
-	for _, s := range b.queues {
-		b.loseUnknown(lossKey{s.name(), s.onlyFilter(), lostDamaged})
-	}
-}
-
-// loseLedger enters that rows of the ledger are lost, with state.db.
-func (b *Broker) loseLedger() { b.loseUnknown(lossKey{lossOther, lossOther, lostDamaged}) }
-
-// loseUnknown makes the count of the row a lower bound, on disk at once.
-func (b *Broker) loseUnknown(k lossKey) {
 	more := lossNow(0, 0)
 	more.AtLeast = true
-	b.losses.add(k, more)
+	for _, s := range b.queues {
+		b.losses.add(nil, lossKey{s.name(), s.onlyFilter(), lostDamaged}, more)
+	}
 	b.commit.due, b.commit.rowsDue = 0, 0
 }
 
@@ -256,7 +340,7 @@ func (b *Broker) loseUnknown(k lossKey) {
 func (s *session) lose(it *item, reason string) {
 	s.drop(1)
 	if it.qos != mqtt.AtMostOnce {
-		s.b.enterLoss(lossKey{s.name(), s.owedBy(string(it.body.topic())), reason}, 1, uint64(it.body.size()))
+		s.enterLoss(lossKey{s.name(), s.owedBy(string(it.body.topic())), reason}, 1, uint64(it.body.size()))
 	}
 	if it.rec != nil {
 		s.b.commit.lost(it.rec, s)
@@ -279,7 +363,7 @@ func (s *session) loseRest(reason string) {
 	}
 	s.b.stats.delivered.Add(arrived)
 	if lost.n > 0 {
-		s.b.enterLoss(lossKey{s.name(), s.onlyFilter(), reason}, uint64(lost.n), uint64(max(0, lost.bytes)))
+		s.enterLoss(lossKey{s.name(), s.onlyFilter(), reason}, uint64(lost.n), uint64(max(0, lost.bytes)))
 	}
 }
 
@@ -315,7 +399,7 @@ func (s *session) reconcile() {
 	if missing < 0 || s.guessed {
 		s.b.stats.accepted.Add(-missing)
 	} else if missing > 0 {
-		s.b.enterLoss(lossKey{s.name(), s.onlyFilter(), lostDamaged}, uint64(missing), 0)
+		s.enterLoss(lossKey{s.name(), s.onlyFilter(), lostDamaged}, uint64(missing), 0)
 	}
 	s.guessed, s.sized = false, true
 }

@@ -56,10 +56,10 @@ func TestLedgerHasABoundAndLosesNoCount(t *testing.T) {
 	l := newLossLedger()
 	for i := range 3 * maxLosses {
 		at := time.Unix(int64(i), 0)
-		l.add(lossKey{fmt.Sprint(i), "a", lostMemory}, Loss{Count: 1, Bytes: 1, First: at, Last: at})
+		l.add(nil, lossKey{fmt.Sprint(i), "a", lostMemory}, Loss{Count: 1, Bytes: 1, First: at, Last: at})
 	}
-	if len(l.dirty) > maxLosses+1 {
-		t.Errorf("%d rows wait for the disk", len(l.dirty))
+	if len(l.ready) > maxLosses+1 {
+		t.Errorf("%d rows wait for the disk", len(l.ready))
 	}
 	var count, bytes uint64
 	for _, row := range l.list() {
@@ -183,6 +183,32 @@ func TestMissingNewestFileStandsInTheLedger(t *testing.T) {
 	sub.want("a", "new", 1)
 }
 
+// What an older version has counted, in state.db, goes on, and moves to the journal.
+func TestLedgerOfAnOlderVersionMoves(t *testing.T) {
+	d := newBed(t, nil)
+	d.stop()
+	st, err := store.Open(d.dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := Loss{Count: 7, Bytes: 70, First: time.Unix(1, 0), Last: time.Unix(2, 0)}
+	row := store.Row{Table: lossTable, Key: lossKey{"old", "a", lostDisk}.appendTo(nil), Value: old.appendTo(nil)}
+	if err := st.Commit(&store.Batch{Rows: []store.Row{row}}); err != nil {
+		t.Fatal(err)
+	}
+	st.Close()
+	for range 3 {
+		d.start()
+		d.wantLosses("old a max_disk 7")
+		d.waitFor("the end of the rows", func() bool {
+			left := 0
+			return d.st.Rows(lossTable, func(_, _ []byte) error { left++; return nil }) == nil && left == 0
+		})
+		d.stop()
+	}
+	d.start()
+}
+
 // spoil adds a record that makes no sense to the only queue.
 func (d *bed) spoil() {
 	d.t.Helper()
@@ -227,7 +253,7 @@ func TestRowsThatMadeRoomAreNotInTheStore(t *testing.T) {
 	l, at := newLossLedger(), 0
 	lose := func(id string) {
 		at++
-		l.add(lossKey{id, "a", lostMemory}, Loss{Count: 1, Bytes: 1, First: time.Unix(int64(at), 0), Last: time.Unix(int64(at), 0)})
+		l.add(nil, lossKey{id, "a", lostMemory}, Loss{Count: 1, Bytes: 1, First: time.Unix(int64(at), 0), Last: time.Unix(int64(at), 0)})
 	}
 	kept := map[string][]byte{}
 	commit := func() {
@@ -250,7 +276,7 @@ func TestRowsThatMadeRoomAreNotInTheStore(t *testing.T) {
 	commit()
 	after := newLossLedger()
 	for key, value := range kept {
-		if err := after.restore([]byte(key), value); err != nil {
+		if err := after.restore([]byte(key)[len(lossMark):], value); err != nil {
 			t.Fatal(err)
 		}
 	}

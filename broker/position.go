@@ -58,6 +58,7 @@ func (s *session) isBeyond(seq uint64) bool {
 func (s *session) position(c *committer) store.Queue {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.losses.settleAll(s)
 	if s.gone {
 		return store.Queue{ID: s.queue, Gone: true}
 	}

@@ -279,7 +279,7 @@ func (c *conn) ack(t *turn, f packet.Frame) error {
 
 // restoreReceipt takes over a receipt that the store knows of.
 func (b *Broker) restoreReceipt(key []byte) error {
-	if _, _, ok := parseMirror(key); ok {
+	if _, _, ok := parseMirror(key); ok || bytes.HasPrefix(key, []byte(lossMark)) {
 		return nil
 	}
 	if len(key) != 6 {

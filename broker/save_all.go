@@ -2,10 +2,14 @@ package broker
 
 import "tidegate/store"
 
-// saveAll writes all rows of state.db again from memory, because the disk has lost
-// some of them. The locks stand over each group of them so that no row which is
+// saveAll writes all rows of state.db and their mirror again from memory, and the
+// ledger, because the disk has lost some of them. The locks stand over each group of them so that no row which is
 // removed meanwhile comes back.
 func (b *Broker) saveAll(t *turn) {
+	b.commit.mu.Lock()
+	clear(b.commit.mirror)
+	b.commit.mu.Unlock()
+	b.losses.settleRows()
 	b.mu.Lock()
 	for _, s := range b.sessions {
 		if s.durable() {
@@ -25,14 +29,13 @@ func (b *Broker) saveAll(t *turn) {
 		b.commit.put(store.Row{Table: retainedTable, Key: []byte(topic), Value: value}, t.now+lazy, nil)
 	}
 	b.retained.mu.Unlock()
-	b.losses.touchAll()
 }
 
-// touchAll has the whole ledger written again.
-func (l *lossLedger) touchAll() {
+// settleRows has the next commit write all rows.
+func (l *lossLedger) settleRows() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for k := range l.rows {
-		l.dirty[k] = true
+		l.settle(k)
 	}
 }

@@ -224,9 +224,6 @@ func (b *Broker) restore() error {
 	if b.commit.store.Stats().TailLost {
 		b.loseTail()
 	}
-	if b.commit.store.Stats().StateLost {
-		b.loseLedger()
-	}
 	if err := b.commit.store.Marks(func(key, _ []byte) error { return b.restoreReceipt(key) }); err != nil {
 		return err
 	}

@@ -310,7 +310,7 @@ func (p *pass) settle() {
 		s.drop(uint64(p.lost.n))
 	}
 	for key, lost := range p.rows {
-		s.b.enterLoss(key, uint64(lost.n), uint64(lost.bytes))
+		s.enterLoss(key, uint64(lost.n), uint64(lost.bytes))
 	}
 	c.unstore(s, p.onDisk.n, p.onDisk.bytes)
 	s.cuts = s.cuts.raise(p.from, p.at, p.level, p.looked, p.left)

@@ -224,7 +224,7 @@ func (s *Store) rebuildState(damage error) (*boltFile, error) {
 	}
 	f.path = path
 	s.wore(wearRewrite, f.spent())
-	err = s.replaceDamaged(path, path+tmpSuffix, damage, fmt.Sprintf("what parses of it is kept: %d rows of sessions, subscriptions, retained messages and the loss ledger", rows))
+	err = s.replaceDamaged(path, path+tmpSuffix, damage, fmt.Sprintf("what parses of it is kept: %d rows of sessions, subscriptions and retained messages", rows))
 	if err != nil {
 		f.close()
 		return nil, err

@@ -118,6 +118,9 @@ func (s *Store) createNext() (next tail, err error) {
 	if isCorrupt(err) {
 		s.log.Error("store: the marks (packet identifiers of QoS 2) cannot be read and are lost; messages under way may arrive twice",
 			"file", old.path, "damage", err)
+		s.mu.Lock()
+		s.stats.StateRebuilt++
+		s.mu.Unlock()
 		next, err = s.createSegment(first, nil)
 	}
 	return next, err

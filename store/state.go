@@ -49,7 +49,7 @@ func (s *Store) openState() error {
 // missState says so if state.db is not there, and a journal is.
 func (s *Store) missState(path string) {
 	if segments, _ := filepath.Glob(filepath.Join(s.journal(), "*"+segSuffix)); len(segments) > 0 {
-		s.reportMissing(path, "store: state.db is missing; retained messages and the loss ledger start empty, sessions and subscriptions come from the journal")
+		s.reportMissing(path, "store: state.db is missing; retained messages start empty, sessions and subscriptions come from the journal")
 		s.stats.StateLost = true
 	}
 }

@@ -112,7 +112,7 @@ type Stats struct {
 	TailLost          bool          // the newest segment was not there, or nothing of it parsed: how many records it held is not known
 	StateLost         bool          // state.db was not there, or was written anew when the store was opened: rows may be lost
 	Unrepaired        bool          // there is no room to repair the newest segment, so nothing is committed
-	StateRebuilt      uint64        // state.db was written anew while the store was open; rows may be lost
+	StateRebuilt      uint64        // state.db was written anew, or marks were lost, while the store was open
 	LastCommitFailure error         // nil after a commit that worked
 }
 
@@ -201,8 +201,9 @@ func (s *Store) LastSeq() uint64 {
 	return s.last
 }
 
-// StateRebuilt returns how often state.db was written anew since the store was
-// opened. Each time rows may have been lost: whoever has them commits them again.
+// StateRebuilt returns how often state.db was written anew, or marks were lost, since
+// the store was opened. Each time rows or marks may have been lost: whoever has them
+// commits them again.
 func (s *Store) StateRebuilt() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
