@@ -43,7 +43,7 @@ func (s *session) ackedOnDisk(t *turn, it *item) {
 	}
 	s.unsaved++
 	due := t.now + lazy
-	if s.unsaved >= (s.limit+1)/2 {
+	if s.unsaved-s.saving >= (s.limit+1)/2 {
 		due = t.now
 		s.b.commit.hurry()
 	}
