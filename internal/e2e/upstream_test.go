@@ -83,7 +83,7 @@ func (u *upstream) startServer() (address string) {
 	for range 5 {
 		address = testbed.FreeAddr(u.t)
 		_, port, _ := net.SplitHostPort(address)
-		conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n", port)
+		conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n", port)
 		if os.Geteuid() == 0 {
 			conf += "user root\n" // else it cannot read its configuration
 		}
