@@ -8,8 +8,11 @@ import (
 	"time"
 )
 
-// version is set by the linker: -ldflags "-X main.version=1.2.3".
-var version string
+// These are set by the linker: -ldflags "-X main.version=1.2.3 -X main.built=2026-01-02T03:04:05Z".
+var (
+	version string
+	built   string // a time that has passed: of the commit, or of the build; the Go tool does not always note one
+)
 
 // VersionCmd prints version and platform.
 type VersionCmd struct {
@@ -45,13 +48,16 @@ func thisBuild() build {
 	if b.Version == "" {
 		b.Version = "development"
 	}
+	b.time, _ = time.Parse(time.RFC3339, built)
 	modified := ""
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
 			b.Commit = s.Value
 		case s.Key == "vcs.time":
-			b.time, _ = time.Parse(time.RFC3339, s.Value)
+			if at, err := time.Parse(time.RFC3339, s.Value); err == nil && b.time.IsZero() {
+				b.time = at
+			}
 		case s.Key == "vcs.modified" && s.Value == "true":
 			modified = " (modified)"
 		}
