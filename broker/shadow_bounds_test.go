@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"math/bits"
 	"slices"
 	"time"
@@ -67,16 +68,22 @@ func (x *shadow) overflows() (reason string) {
 // mayGo returns why the session may have lost it, "" if it must not: what was sent
 // stays.
 func (o *ower) mayGo(d *debt, at time.Time) (reason string) {
+	if d.sent && !d.maybe {
+		return ""
+	}
+	return cmp.Or(o.tooOld(d, at), o.x.overflows())
+}
+
+// tooOld returns why the message may be lost because of its age; "" if it may not.
+func (o *ower) tooOld(d *debt, at time.Time) (reason string) {
 	q := o.x.bounds
 	switch {
-	case d.sent && !d.maybe:
-		return ""
 	case !d.m.expires.IsZero() && !at.Before(d.m.expires):
 		return lostExpired
 	case q.MaxAge > 0 && at.Sub(d.m.at) >= q.MaxAge:
 		return lostAge
 	}
-	return o.x.overflows()
+	return ""
 }
 
 // cost is what the message counts in a queue.

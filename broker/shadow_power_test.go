@@ -173,26 +173,27 @@ func (o *ower) assured(d *debt) bool {
 // goBack makes the queue what the disk had when the power was cut, as far as that is
 // lawful.
 func (o *ower) goBack(s *session, cut time.Time) {
-	holds := s.holds()
-	missing := func(d *debt) bool {
+	holds, lost := s.holds(), o.lost
+	o.queue = slices.DeleteFunc(o.queue, func(d *debt) bool {
 		if _, here := holds[d.m.seq]; here || o.mustStay(d, cut) {
 			return false
 		}
-		o.missed[d.m.n] = true
+		o.missed[d.m.n] = !o.losesOld(d)
 		return true
-	}
-	o.queue = slices.DeleteFunc(o.queue, missing)
+	})
 	back := 0
 	for _, d := range o.acked {
 		if _, here := holds[d.m.seq]; here {
 			back++
 			o.queue = append(o.queue, d)
+		} else {
+			o.losesOld(d)
 		}
 	}
 	if back > o.mayComeBack() {
 		o.x.t.Errorf("%s is owed %d messages again that it has acknowledged, at most %d may be", o.id, back, o.mayComeBack())
 	}
-	for _, l := range o.lost {
+	for _, l := range lost {
 		switch _, here := holds[l.m.seq]; {
 		case here:
 			o.x.losses[l.key]--
@@ -205,6 +206,17 @@ func (o *ower) goBack(s *session, cut time.Time) {
 	for _, d := range o.queue { // what is known of sending it may be old
 		d.maybe, d.unsure, d.released = true, d.released || d.unsure, false
 	}
+}
+
+// losesOld notes that the message, which is not there, may have come back and have
+// been too old then.
+func (o *ower) losesOld(d *debt) bool {
+	reason := o.tooOld(d, time.Now())
+	if reason != "" {
+		o.lose(d, reason)
+		o.x.unsure[o.lost[len(o.lost)-1].key]++
+	}
+	return reason != ""
 }
 
 // mayComeBack is how many acknowledged messages a power cut may make come again.
