@@ -132,6 +132,11 @@ func (o *output) explain(n uint64, reason packet.Reason, words packet.Properties
 // judge decides what becomes of a publication, and may change it. An error ends
 // the connection.
 func (c *conn) judge(t *turn, p *publication) (verdict, error) {
+	if p.wrong != nil { // a client whose connection ended would send it again for ever
+		v := c.deny(string(p.topic), p.wrong)
+		v.reason = packet.ReasonPayloadFormatInvalid
+		return v, nil
+	}
 	if c.b.access.Load().authorizer != nil || p.topic[0] == '$' {
 		err := c.mayWrite(string(p.topic))
 		switch {

@@ -92,7 +92,7 @@ const (
 	Disconnected                      // the client is gone
 	Subscribed
 	Unsubscribed
-	Denied  // a message or a subscription that the client has no right to, or that a hook refused
+	Denied  // a message or a subscription that the client has no right to, or that a hook refused, or a message whose payload is not the text that it promises
 	Dropped // messages that a bound has cost the client; or a shared subscription, whose filter is in place of the ID
 )
 

@@ -35,14 +35,15 @@ const unreleased = 16
 // publish handles a PUBLISH (MQTT 3.1.1, sections 3.3 and 4.3).
 func (c *conn) publish(t *turn, f packet.Frame) error {
 	var p packet.Publish
-	if err := p.Decode(f); err != nil {
-		return err
+	wrong := p.Decode(f)
+	if wrong != nil && (p.QoS == mqtt.AtMostOnce || reasonFor(wrong, 0) != packet.ReasonPayloadFormatInvalid) {
+		return wrong
 	}
 	if err := c.pace(t); err != nil {
 		return err
 	}
 	c.b.stats.received.Add(1)
-	pub := publication{topic: p.Topic, payload: p.Payload, props: p.Properties, qos: p.QoS, retain: p.Retain, from: c.s}
+	pub := publication{topic: p.Topic, payload: p.Payload, props: p.Properties, qos: p.QoS, retain: p.Retain, from: c.s, wrong: wrong}
 	if f := c.five.Load(); f != nil {
 		var err error
 		if pub.topic, err = f.topic(&p); err != nil {

@@ -18,6 +18,7 @@ type publication struct {
 	mark           []byte   // QoS 2: the receipt to be stored with the message
 	receipt        *receipt // ... and where to note that
 	once           bool     // the receipt is stored whoever gets the message
+	wrong          error    // what the client has to be told instead of passing the message on
 	from           *session // the client or inbox that published; nil: somebody else inside the process
 	relay          bool     // it came through a bridge, ours or another gateway's
 	will           bool     // it must not wait: there is one per connection, which is bound enough

@@ -44,7 +44,7 @@ type Status struct {
 
 	BadCredentials      uint64 `json:"bad_credentials"`      // connections refused for a wrong user name or password
 	NotAuthorized       uint64 `json:"not_authorized"`       // connections refused because the client, or its will, has no right
-	PublicationsDenied  uint64 `json:"publications_denied"`  // messages from clients that have no right to send them
+	PublicationsDenied  uint64 `json:"publications_denied"`  // messages from clients that have no right to send them, or that were refused otherwise
 	SubscriptionsDenied uint64 `json:"subscriptions_denied"` // likewise
 
 	Refused map[string]uint64 `json:"refused"` // what was refused, by cause; the causes are fixed
