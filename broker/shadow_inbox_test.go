@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing/synctest"
 	"time"
@@ -53,7 +54,11 @@ func (i *insider) listen(ctx context.Context) {
 	}
 }
 
-// peek opens the inbox, which gives it its bounds, and leaves again.
+func (x *shadow) inbox() *ower {
+	return x.owners[slices.IndexFunc(x.owners, func(o *ower) bool { return o.inbox })]
+}
+
+// peek opens the inbox after a start, which gives it its bounds, and leaves again.
 func (o *ower) peek() {
 	time.Sleep(1 + time.Duration(o.x.rnd.IntN(9973))) // as in step
 	in := o.openInbox()

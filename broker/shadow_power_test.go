@@ -46,6 +46,7 @@ func (x *shadow) restart() {
 		o.resume(time.Time{})
 	}
 	x.compareLosses(false)
+	x.inbox().peek()
 }
 
 // cut starts the broker with what the disk has now: what was not committed is gone.
@@ -67,6 +68,7 @@ func (x *shadow) cut() {
 		o.resume(at)
 	}
 	x.compareLosses(true)
+	x.inbox().peek()
 }
 
 // begin takes notice of a broker that was started.
@@ -75,9 +77,7 @@ func (x *shadow) begin() {
 	x.life, x.moved = new(atomic.Bool), nil
 	x.last, x.passed, x.fresh, x.handed = x.d.b.commit.lastSeq(), 0, nil, nil
 	for _, o := range x.queues() {
-		if o.ordinals = make(map[string]int); o.inbox {
-			o.peek()
-		}
+		o.ordinals = make(map[string]int)
 	}
 }
 

@@ -125,7 +125,7 @@ func TestShadowRepeats(t *testing.T) {
 	for _, kind := range shadowKinds {
 		var sums [3]string
 		for i := range sums {
-			sums[i] = playShadow(t, seed, kind.bounds, 300, false)
+			sums[i] = playShadow(t, seed, kind.bounds, 200, false)
 		}
 		if sums[0] != sums[1] && sums[2] != sums[0] && sums[2] != sums[1] {
 			t.Errorf("%s: the games have the sums %v", kind.name, sums)
