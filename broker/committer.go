@@ -138,7 +138,7 @@ func (c *committer) wait(r *record, w waiter) bool {
 	defer c.mu.Unlock()
 	if r.state == committed || r.state == dropped || r.held == 0 {
 		if r.lost {
-			c.alsoBy(c.now()+c.interval, w.stored)
+			c.alsoBy(c.soon(c.now()), w.stored)
 		}
 		return r.lost
 	}
@@ -221,7 +221,7 @@ func (c *committer) tellLost(list []waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range list {
-		c.alsoBy(c.now()+c.interval, w.stored)
+		c.alsoBy(c.soon(c.now()), w.stored)
 	}
 }
 
