@@ -108,6 +108,7 @@ func (f *boltFile) open(path string, o bolt.Options) error {
 	return f.run(func() (err error) {
 		if f.db, err = bolt.Open(path, 0o600, &o); err == nil {
 			f.db.AllocSize = growStep
+			f.touched.Store(keepMapped) // bbolt has looked for pages that are free, at all of them
 		}
 		return err
 	})
@@ -158,7 +159,7 @@ func (f *boltFile) touch(tx *bolt.Tx, n int64) {
 		return
 	}
 	f.touched.Store(0)
-	letGo(tx.DB().Info().Data, tx.Size()) // while tx is open the map stays where it is
+	letGo(tx)
 }
 
 // update runs fn in a write transaction and makes it durable. It is not

@@ -247,7 +247,8 @@ func eachRecord(h *handle, tx *bolt.Tx, after, limit uint64, fn func(key, value 
 	return nil
 }
 
-// allRecords calls fn for all of them with after < Seq <= limit.
+// allRecords calls fn for all of them with after < Seq <= limit. Little of the file
+// is in memory meanwhile.
 func allRecords(tx *bolt.Tx, after, limit uint64, fn func(key, value []byte)) error {
 	for done := false; !done; {
 		err := eachRecord(nil, tx, after, limit, func(key, value []byte) bool {
@@ -258,6 +259,7 @@ func allRecords(tx *bolt.Tx, after, limit uint64, fn func(key, value []byte)) er
 		if err != nil {
 			return err
 		}
+		letGo(tx)
 	}
 	return nil
 }

@@ -1,10 +1,15 @@
 package store
 
-import "syscall"
+import (
+	"syscall"
 
-// letGo takes n bytes of a file's map at data out of the process's memory. The page
-// cache keeps them as long as there is room, and whoever touches one gets it back.
-// That it cannot be done is no failure: memory is only counted differently.
-func letGo(data uintptr, n int64) {
-	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, data, uintptr(n), syscall.MADV_DONTNEED)
+	bolt "go.etcd.io/bbolt"
+)
+
+// letGo takes the map of tx's file, which stays where it is while tx is open, out of
+// the process's memory. The page cache keeps the pages as long as there is room, and
+// whoever touches one gets it back. That it cannot be done is no failure: memory is
+// only counted differently.
+func letGo(tx *bolt.Tx) {
+	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, tx.DB().Info().Data, uintptr(tx.Size()), syscall.MADV_DONTNEED)
 }
