@@ -37,6 +37,9 @@ type fakeLocal struct {
 
 	received numbers // of messages from upstream at QoS 2
 
+	// forget, if given, is told when a number is released.
+	forget func(done func(error))
+
 	// keep takes what came from upstream.
 	keep func(context.Context, mqtt.Message, func(error)) error
 }
@@ -112,6 +115,10 @@ func (in *fakeInbox) PublishOnce(ctx context.Context, id uint16, m mqtt.Message,
 }
 
 func (in *fakeInbox) Release(id uint16, done func(error)) {
+	if forget := in.local.forget; forget != nil {
+		forget(done)
+		return
+	}
 	in.local.received.remove(id)
 	done(nil)
 }

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"testing"
@@ -8,6 +9,50 @@ import (
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 )
+
+// PUBCOMP lets the server use a number for another message, so it waits until the disk
+// has forgotten the one before, and does not come if the disk cannot.
+func TestANumberIsCompleteWhenTheDiskHasForgottenIt(t *testing.T) {
+	for name, refusal := range map[string]error{"forgotten": nil, "the disk refuses": errors.New("the disk is broken")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k, local := &kept{}, newLocal()
+				local.keep = k.keep
+				asked := make(chan func(error), 10)
+				local.forget = func(done func(error)) { asked <- done }
+				answers := make(chan string)
+				r := newRig(t, downConfig(), local, piped(t, func(n int, _ string, u upstream) {
+					c := &commander{upstream: u}
+					c.open(true, 0)
+					if n > 0 {
+						c.stay()
+						return
+					}
+					c.send(2, 9, "command/1/a", "1", func(p *packets.PublishPacket) { p.Dup = true })
+					c.want("PUBREC 9")
+					c.release(9)
+					answers <- c.answer()
+				})).start()
+				done := <-asked
+				synctest.Wait()
+				select {
+				case a := <-answers:
+					t.Errorf("the bridge answers %s before the disk has forgotten", a)
+				default:
+				}
+				done(refusal)
+				want := "PUBCOMP 9"
+				if refusal != nil {
+					want = "nothing"
+				}
+				if a := <-answers; a != want {
+					t.Errorf("the bridge answers %s, want %s", a, want)
+				}
+				r.end()
+			})
+		})
+	}
+}
 
 // QoS 2 is exactly once over restarts of the gateway, whether the server still heard
 // that its messages are safe or sends them again, as after a kill.
