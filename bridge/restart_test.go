@@ -20,7 +20,7 @@ func TestANumberIsCompleteWhenTheDiskHasForgottenIt(t *testing.T) {
 				local.keep = k.keep
 				asked := make(chan func(error), 10)
 				local.forget = func(done func(error)) { asked <- done }
-				answers := make(chan string)
+				answers := make(chan string, 1)
 				r := newRig(t, downConfig(), local, piped(t, func(n int, _ string, u upstream) {
 					c := &commander{upstream: u}
 					c.open(true, 0)
