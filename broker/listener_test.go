@@ -19,6 +19,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"tidegate/internal/client"
+	"tidegate/internal/testbed"
 )
 
 // everyListener listens at every kind of address.
@@ -132,10 +133,7 @@ func (d *bed) waitFor(what string, done func() bool) {
 }
 
 func TestMosquittoOverTLSAndUnix(t *testing.T) {
-	pub, err := exec.LookPath("mosquitto_pub")
-	if err != nil {
-		t.Skip("needs mosquitto_pub")
-	}
+	pub := testbed.Find(t, "mosquitto_pub")
 	p := newPKI(t)
 	p.issue("pump", nil)
 	d := newBed(t, func(d *bed) {

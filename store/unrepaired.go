@@ -25,7 +25,7 @@ type unrepaired struct {
 
 // leave makes u the newest segment.
 func (s *Store) leave(u *unrepaired) {
-	s.log.Error("store: there is no room for the newest segment; nothing is taken until there is, what can be read of it is",
+	s.log.Error("store: there is no room for the newest segment; nothing is taken until there is, and what it still holds is delivered",
 		"file", u.path, "damage", u.damage, "error", u.why)
 	s.mu.Lock()
 	defer s.mu.Unlock()
