@@ -108,28 +108,6 @@ func TestQoS0ForAnInboxIsBoundedInBytes(t *testing.T) {
 	}
 }
 
-func TestWindowDoesNotKeepWhatWasSent(t *testing.T) {
-	d := newBed(t, nil)
-	sub := d.passes("sub")
-	sub.subscribe("a", 1)
-	for range 20 {
-		d.owes(mqtt.Message{Topic: "a", Payload: make([]byte, 500<<10), QoS: 1})
-		sub.next() // and does not acknowledge
-	}
-	d.b.mu.Lock()
-	s := d.b.sessions["sub"]
-	d.b.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sum := 0
-	for i := range s.window.len() {
-		sum += s.window.slots.at(i).body.size()
-	}
-	if sum > 2*int(d.cfg.Queue.MaxMemory) {
-		t.Errorf("the window holds %d bytes that were sent and that nobody needs any more; max_memory is %v", sum, d.cfg.Queue.MaxMemory)
-	}
-}
-
 func TestIdleConnectionHoldsNoBuffer(t *testing.T) {
 	d := newBed(t, nil)
 	sub := d.passes("sub")

@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"testing"
+	"unsafe"
 
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
@@ -33,6 +34,14 @@ func (k *sink) flush(t *turn) {
 		id := k.ids[0]
 		k.ids = k.ids[:copy(k.ids, k.ids[1:])]
 		k.s.puback(t, id)
+	}
+}
+
+// Most of what is under way lies in cold memory, so each message there has one line of
+// a processor's cache.
+func TestSlotIsSmall(t *testing.T) {
+	if size := unsafe.Sizeof(slot{}); size > 64 {
+		t.Errorf("a message under way takes %d bytes, more than 64", size)
 	}
 }
 

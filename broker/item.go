@@ -9,22 +9,27 @@ import (
 
 // item is one message in the outbox of one session.
 type item struct {
+	claim
 	body    body
-	rec     *record // the promise it is part of, while that is not on disk; else nil
-	gate    *record // not to be sent before this promise is kept; nil: at once
-	seq     uint64  // its place in the journal's order; 0: the session is not durable
-	id      uint16  // packet identifier; 0: chosen when it is sent
-	qos     mqtt.QoS
-	retain  bool     // sent because of a new subscription (section 3.3.1.3), or kept as published
-	cost    uint32   // on disk, in bytes, if the session is durable
-	ordinal uint16   // among the messages of its topic, see cuts
+	gate    *record  // not to be sent before this promise is kept; nil: at once
 	ids     []uint32 // MQTT 5: of the subscriptions that match
-	live    bool     // it goes past the backlog, see lane
-	after   uint64   // if live: the message before it that the session was owed
+	ordinal uint16   // among the messages of its topic, see cuts
+	retain  bool     // sent because of a new subscription (section 3.3.1.3), or kept as published
 	relay   bool     // it came through a bridge, ours or another gateway's
 	known   bool     // already released by the consumer: QoS 2 goes on with PUBREL
 	shared  bool     // owed because of a shared subscription
-	loan    *loan    // a share has it in the window of a member; else nil
+}
+
+// claim is what a session has to know of a message until that is acknowledged.
+type claim struct {
+	rec   *record // the promise it is part of, while that is not on disk; else nil
+	seq   uint64  // its place in the journal's order; 0: the session is not durable
+	after uint64  // if live: the message before it that the session was owed
+	loan  *loan   // a share has it in the window of a member; else nil
+	cost  uint32  // on disk, in bytes, if the session is durable
+	id    uint16  // packet identifier; 0: chosen when it is sent
+	qos   mqtt.QoS
+	live  bool // it goes past the backlog, see lane
 }
 
 // itemOverhead is what an item costs in memory beside its body.

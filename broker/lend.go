@@ -67,14 +67,14 @@ func (g *share) dealWith(t *turn, it item, f fate) (goOn bool) {
 		f = settled
 	default: // somebody else may read it, who is absent
 		g.aside++
-		s.window.insert(slot{item: item{rec: it.rec, seq: it.seq, cost: it.cost, loan: &loan{from: g, seq: it.seq}}})
+		s.window.insert(slot{claim: claim{rec: it.rec, seq: it.seq, cost: it.cost, loan: &loan{from: g, seq: it.seq}}})
 	}
 	s.ram.pop()
 	s.ramBytes -= it.size()
 	g.drawn = max(g.drawn, it.seq)
 	delete(g.again, it.seq)
 	if f&settled != 0 {
-		s.settled(t, &it)
+		s.settled(t, &it.claim)
 	}
 	return true
 }
@@ -178,8 +178,8 @@ func (m *member) lend(t *turn, g *share, it *item, out item, before *loan) {
 	}
 	s.mixed = s.mixed || s.durable()
 	l.id, out.loan = out.id, l
-	s.window.add(slot{item: out, sentAt: t.now})
-	g.s.window.insert(slot{item: item{rec: it.rec, seq: it.seq, cost: it.cost, loan: l}, sentAt: t.now})
+	s.window.add(slot{claim: out.claim, sentAt: t.now})
+	g.s.window.insert(slot{claim: claim{rec: it.rec, seq: it.seq, cost: it.cost, loan: l}, sentAt: t.now})
 	s.b.stats.sent.Add(1)
 	s.hand(t, &out, dup)
 }

@@ -146,7 +146,7 @@ func (s *session) pump(t *turn) {
 			if r.qos != mqtt.AtMostOnce && !s.durable() { // else it is not owed
 				s.b.stats.accepted.Add(1)
 			}
-			s.send(t, item{body: r.body, qos: r.qos, retain: true, ids: r.ids})
+			s.send(t, item{claim: claim{qos: r.qos}, body: r.body, retain: true, ids: r.ids})
 			continue
 		}
 		if s.ram.len() == 0 || !s.sendable(s.ram.front()) {
@@ -235,7 +235,7 @@ func (s *session) send(t *turn, it item) {
 // enter puts the message into the window.
 func (s *session) enter(t *turn, it *item) {
 	if it.live { // nobody sees its packet identifier, and what is older may not have been sent
-		s.live.window.add(slot{item: *it, sentAt: t.now})
+		s.live.window.add(slot{claim: it.claim, sentAt: t.now})
 		return
 	}
 	for it.id == 0 || s.inUse(it.id) {
@@ -243,7 +243,7 @@ func (s *session) enter(t *turn, it *item) {
 		s.mixed = s.mixed || s.durable()
 	}
 	s.sent = max(s.sent, it.seq)
-	s.window.add(slot{item: *it, sentAt: t.now, released: it.known})
+	s.window.add(slot{claim: it.claim, sentAt: t.now, released: it.known})
 }
 
 // discard ends a message that is too old, or that the consumer does not take
@@ -254,22 +254,22 @@ func (s *session) discard(t *turn, it *item) {
 		s.b.stats.accepted.Add(1) // it was sent because of a new subscription
 	}
 	s.lose(it, reason)
-	s.settled(t, it)
+	s.settled(t, &it.claim)
 }
 
-// settled notes that it is owed no more.
-func (s *session) settled(t *turn, it *item) {
-	if it.seq == 0 {
+// settled notes that c is owed no more.
+func (s *session) settled(t *turn, c *claim) {
+	if c.seq == 0 {
 		return
 	}
 	s.owed.Add(-1)
-	s.bytes = max(0, s.bytes-int64(it.cost))
-	s.cuts.settle(it.seq, int64(it.cost))
+	s.bytes = max(0, s.bytes-int64(c.cost))
+	s.cuts.settle(c.seq, int64(c.cost))
 	s.gauge()
-	if it.rec == nil || s.b.commit.acked(t, it.rec, s) {
-		s.ackedOnDisk(t, it)
-	} else if it.live {
-		s.done(it.after, it.seq, false)
+	if c.rec == nil || s.b.commit.acked(t, c.rec, s) {
+		s.ackedOnDisk(t, c)
+	} else if c.live {
+		s.done(c.after, c.seq, false)
 	}
 }
 
@@ -387,7 +387,7 @@ func (s *session) delivered(t *turn, sl slot) {
 		took := max(t.now-sl.sentAt, 0)
 		s.pace += (took - s.pace) / 8
 	}
-	s.settled(t, &sl.item)
+	s.settled(t, &sl.claim)
 	if sl.loan == nil && (sl.seq != 0 || !s.durable()) || s.share != nil {
 		s.b.stats.delivered.Add(1)
 	}

@@ -30,16 +30,16 @@ func (s *session) unread() uint64 {
 // ackedOnDisk notes an acknowledgement that the store has to know of. What a
 // crash makes the gateway send again is bounded: half a window of them are
 // written at once, fewer within a second.
-func (s *session) ackedOnDisk(t *turn, it *item) {
-	s.b.commit.unstore(s, 1, int64(it.cost))
+func (s *session) ackedOnDisk(t *turn, c *claim) {
+	s.b.commit.unstore(s, 1, int64(c.cost))
 	cursor := s.cursor()
-	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.released && a.seq == it.seq })
+	s.beyond = slices.DeleteFunc(s.beyond, func(a acked) bool { return a.seq <= cursor || a.released && a.seq == c.seq })
 	switch {
-	case it.seq <= cursor || s.share != nil:
-	case it.live:
-		s.done(it.after, it.seq, true)
+	case c.seq <= cursor || s.share != nil:
+	case c.live:
+		s.done(c.after, c.seq, true)
 	default:
-		s.done(it.seq-1, it.seq, true)
+		s.done(c.seq-1, c.seq, true)
 	}
 	s.unsaved++
 	due := t.now + lazy

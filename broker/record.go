@@ -87,7 +87,7 @@ func newTag(it *item) uint32 {
 // itemFromTag is the reverse, for a message read from the journal.
 func itemFromTag(tag uint32) item {
 	return item{
-		id: uint16(tag), qos: mqtt.QoS(tag >> 16 & 3),
+		claim:  claim{id: uint16(tag), qos: mqtt.QoS(tag >> 16 & 3)},
 		retain: tag&(1<<18) != 0, relay: tag&(1<<19) != 0, shared: tag&(1<<20) != 0, ordinal: uint16(tag >> 21),
 	}
 }

@@ -212,7 +212,7 @@ func (b *Broker) sendRetained(t *turn, s *session, sub mqtt.Subscription) {
 		if m.body.at != 0 {
 			m.body.at = max(t.now, 1) // it is owed from now on
 		}
-		it := item{body: m.body, qos: m.qos, retain: true, ids: ids}
+		it := item{claim: claim{qos: m.qos}, body: m.body, retain: true, ids: ids}
 		switch {
 		case !s.mayRead(string(m.body.topic())):
 		case m.qos != mqtt.AtMostOnce && s.refuses.Load():

@@ -196,7 +196,7 @@ func (p *publication) item(to *target, kept body) item {
 	if p.from == to.s {
 		w = &to.own
 	}
-	return item{body: kept, qos: min(p.qos, w.qos), retain: p.retain && (w.retain || to.s.inbox), ids: w.ids, relay: p.relay}
+	return item{claim: claim{qos: min(p.qos, w.qos)}, body: kept, retain: p.retain && (w.retain || to.s.inbox), ids: w.ids, relay: p.relay}
 }
 
 // local reports whether to has published the message and does not want it back

@@ -210,7 +210,7 @@ func FuzzSubs(f *testing.F) {
 }
 
 func TestTagKeepsWhatIsNeededToSendAgain(t *testing.T) {
-	for _, it := range []item{{id: 1, qos: 1}, {id: 65535, qos: 2, retain: true}, {id: 32768, qos: 1, retain: true}} {
+	for _, it := range []item{{claim: claim{id: 1, qos: 1}}, {claim: claim{id: 65535, qos: 2}, retain: true}, {claim: claim{id: 32768, qos: 1}, retain: true}} {
 		if got := itemFromTag(newTag(&it)); got.id != it.id || got.qos != it.qos || got.retain != it.retain {
 			t.Errorf("%+v became %+v", it, got)
 		}

@@ -11,7 +11,7 @@ type window struct {
 
 // slot is one message under way.
 type slot struct {
-	item
+	claim
 	sentAt   int64 // broker time in nanoseconds
 	released bool  // QoS 2: PUBREC has come, PUBCOMP not
 }
@@ -45,10 +45,7 @@ func (w *window) findSeq(seq uint64) int {
 // add notes a message that is being sent. Its body is not kept: should the
 // connection end, a durable session reads it again from where it is stored, and
 // another ends as well.
-func (w *window) add(s slot) {
-	s.body = body{at: s.body.at}
-	w.slots.push(s)
-}
+func (w *window) add(s slot) { w.slots.push(s) }
 
 // ack answers PUBACK: the message is delivered.
 func (w *window) ack(id uint16) (slot, bool) { return w.take(id, mqtt.AtLeastOnce, false) }
