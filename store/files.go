@@ -39,7 +39,7 @@ const (
 
 	// keepMapped is how much of a file may come into memory, at about, until it is let
 	// go of. The kernel maps some pages around each that is touched.
-	keepMapped = 512 << 10
+	keepMapped = 128 << 10
 )
 
 // boltFile is an open bbolt file. All transactions go through view and update.
