@@ -48,6 +48,8 @@ type conn struct {
 	heard     int64 // broker time when something was read last
 	silent    bool  // the last packet is one that silence follows, most likely
 	paid      int64 // broker time up to which publish_rate is used up
+	resumed   bool  // the client has come back to its session
+	begun     bool  // the client has sent a new QoS 2 message over this connection
 
 	client Client          // who it is; set while the CONNECT is handled
 	door   string          // the listener's URL; "": the program has handed the connection in
@@ -458,6 +460,4 @@ func (c *conn) flushIf(t *turn, flush bool) {
 func (c *conn) fulfil(t *turn, n uint64) { c.flushIf(t, c.out.fulfil(n)) }
 
 // reply sends an answer that waits for nothing.
-func (c *conn) reply(t *turn, typ packet.Type, id uint16) {
-	c.flushIf(t, c.out.ack(packet.Ack{Type: typ, ID: id}))
-}
+func (c *conn) reply(t *turn, a packet.Ack) { c.flushIf(t, c.out.ack(a)) }

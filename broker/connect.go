@@ -71,6 +71,7 @@ func (c *conn) welcome(t *turn, a *arrival) error {
 		return c.refuse(t, a, err)
 	}
 	c.accept(&a.Connect, s)
+	c.resumed = present
 	k.SessionPresent = present && a.Version != packet.V31
 	c.flushIf(t, c.out.packet(k.Append(raw[:0])))
 	if a.five != nil { // not before: whoever ends the connection now must not send DISCONNECT first

@@ -338,23 +338,24 @@ func (s *session) ackSeq(t *turn, seq uint64) {
 // pubrec takes the consumer's word that it has a QoS 2 message. The PUBREL that
 // answers it goes out once that is on disk, if the session is durable: after
 // PUBREL the consumer may forget the identifier, so the message must never be
-// sent again.
-func (s *session) pubrec(t *turn, id uint16) (wrong bool) {
+// sent again. Nothing goes out for an identifier that is not known.
+func (s *session) pubrec(t *turn, id uint16) (known, wrong bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sl := s.window.rec(id)
-	if sl == nil && s.window.uses(id) {
-		return true
+	if sl == nil {
+		known = s.window.uses(id)
+		return known, known
 	}
-	if sl == nil || sl.seq == 0 {
+	if sl.seq == 0 {
 		s.release(t, id)
-		return false
+		return true, false
 	}
 	if !s.isBeyond(sl.seq) {
 		s.beyond = append(s.beyond, acked{from: sl.seq - 1, seq: sl.seq, released: true})
 	}
 	s.releaseOnDisk(t, id)
-	return false
+	return true, false
 }
 
 func (s *session) releaseOnDisk(t *turn, id uint16) {

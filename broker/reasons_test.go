@@ -49,6 +49,36 @@ func (w *wire) subscribe5(sub mqtt.Subscription) {
 	}
 }
 
+// A client that never heard how an exchange ended repeats its part of it, and must not
+// learn that it has failed.
+func TestRepetitionIsNoUnknownIdentifier(t *testing.T) { // sections 3.6.2.1 and 3.7.2.1
+	interruptions(t, func(t *testing.T, d *bed, interrupt func()) {
+		k := five5("pub", packet.Properties(nil).AppendUint(packet.PropSessionExpiry, 1000))
+		k.CleanSession = false
+		w := d.wire(k)
+		w.connack5(packet.ReasonSuccess)
+		w.subscribe5(mqtt.Subscription{Filter: "own"}) // SUBACK says that the session is on disk
+		w.publish5("a", 2, 7, false)
+		w.wantReason(packet.TypePubrec, 7, packet.ReasonNoMatchingSubscribers)
+		w.ack(packet.TypePubrel, 7)
+		w.wantReason(packet.TypePubcomp, 7, packet.ReasonSuccess)
+		w.ack(packet.TypePubrel, 7)
+		w.wantReason(packet.TypePubcomp, 7, packet.ReasonPacketIDNotFound)
+		w.c.Close()
+		interrupt()
+		w = d.wire(k)
+		if !w.connack5(packet.ReasonSuccess).SessionPresent {
+			t.Fatal("the session is gone")
+		}
+		w.publish5("a", 2, 8, false) // a program may publish while its client still repeats
+		w.wantReason(packet.TypePubrec, 8, packet.ReasonNoMatchingSubscribers)
+		w.ack(packet.TypePubrel, 7)
+		w.wantReason(packet.TypePubcomp, 7, packet.ReasonSuccess)
+		w.ack(packet.TypePubrec, 9)
+		w.wantReason(packet.TypePubrel, 9, packet.ReasonSuccess)
+	})
+}
+
 func TestNobodyTookTheMessage(t *testing.T) { // sections 3.4.2.1 and 3.5.2.1
 	d := newBed(t, nil)
 	w := d.connected5(nil)

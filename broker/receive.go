@@ -60,6 +60,7 @@ func (c *conn) publish(t *turn, f packet.Frame) error {
 		pub.waiter = waiter{c: c, turn: c.out.expect(packet.Ack{Type: packet.TypePuback, ID: p.ID})}
 		return c.route(t, &pub)
 	}
+	c.begun = c.begun || !p.Dup
 	return c.publishOnce(t, &pub, p.ID)
 }
 
@@ -160,7 +161,7 @@ func (c *conn) pubrel(t *turn, id uint16) error {
 	r, forgotten, again := s.end(id, c)
 	switch {
 	case r == nil: // nothing is under way, so nothing becomes less
-		c.reply(t, packet.TypePubcomp, id)
+		c.reply(t, packet.Ack{Type: packet.TypePubcomp, ID: id, Reason: c.unknown(c.begun)})
 		return nil
 	case forgotten:
 		c.complete(t, id)
@@ -180,7 +181,19 @@ func (c *conn) pubrel(t *turn, id uint16) error {
 // complete ends the exchange of a QoS 2 message.
 func (c *conn) complete(t *turn, id uint16) {
 	c.out.arrived()
-	c.reply(t, packet.TypePubcomp, id)
+	c.reply(t, packet.Ack{Type: packet.TypePubcomp, ID: id})
+}
+
+// unknown is what a client is told about a packet identifier of which the broker
+// knows nothing: that it does not (MQTT 5.0, sections 3.6.2.1 and 3.7.2.1), unless
+// the client may be repeating what it never heard the answer to. MQTT.js, for
+// one, reports a message as failed after such a PUBCOMP, and repeats PUBREL on a new
+// session, too. past says that whoever repeats has done so by now.
+func (c *conn) unknown(past bool) packet.Reason {
+	if c.version != packet.V5 || c.resumed || !past {
+		return packet.ReasonSuccess
+	}
+	return packet.ReasonPacketIDNotFound
 }
 
 // end begins to end a receipt for c and returns it, or nil if there is none. It is
@@ -267,7 +280,10 @@ func (c *conn) ack(t *turn, f packet.Frame) error {
 	case p.Reason.Failed():
 		wrong = c.s.refused(t, p.ID)
 	default:
-		wrong = c.s.pubrec(t, p.ID)
+		var known bool
+		if known, wrong = c.s.pubrec(t, p.ID); !known {
+			c.reply(t, packet.Ack{Type: packet.TypePubrel, ID: p.ID, Reason: c.unknown(true)})
+		}
 	}
 	if wrong { // or it would stay under way for as long as the client stays
 		return &packet.Error{

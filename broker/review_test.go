@@ -258,7 +258,7 @@ func TestReceiveMaximumCannotBeTalkedDown(t *testing.T) { // [MQTT-3.3.4-7]
 	w.send(pub(1))
 	w.wantReason(packet.TypePubrec, 1, packet.ReasonNoMatchingSubscribers)
 	w.ack(packet.TypePubrel, 99)
-	w.wantAck(packet.TypePubcomp, 99)
+	w.wantReason(packet.TypePubcomp, 99, packet.ReasonPacketIDNotFound)
 	w.send(pub(2))
 	var e packet.Disconnect5
 	if f := w.next5(); f.Type() != packet.TypeDisconnect {

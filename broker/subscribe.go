@@ -95,7 +95,7 @@ func (c *conn) unsubscribe(t *turn, f packet.Frame) error {
 		case c.version == packet.V5:
 			c.answer(t, k.Append(nil))
 		default:
-			c.reply(t, packet.TypeUnsuback, p.ID)
+			c.reply(t, packet.Ack{Type: packet.TypeUnsuback, ID: p.ID})
 		}
 	})
 }
