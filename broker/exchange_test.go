@@ -142,6 +142,7 @@ func TestWhoFailsToAuthenticateIsRefused(t *testing.T) {
 		{"AUTH that begins once more", again.Append(nil), packet.ReasonProtocolError},
 		{"AUTH with another method [MQTT-4.12.0-5]", other.Append(nil), packet.ReasonProtocolError},
 		{"AUTH without a method", []byte{0xf0, 2, 0x18, 0}, packet.ReasonProtocolError},
+		{"AUTH without a body, which says success [MQTT-3.15.2-1]", []byte{0xf0, 0}, packet.ReasonProtocolError},
 		{"AUTH with a reserved flag [MQTT-3.15.1-1]", []byte{0xf1, 0}, 0},
 		{"DISCONNECT", []byte{0xe0, 0}, 0},
 	}

@@ -6,12 +6,15 @@ type Auth struct {
 	Properties Properties // authentication method and data
 }
 
-// Decode reads an AUTH. Only that of a server that says success may be empty.
+// Decode reads an AUTH. One without a body says success, as only a server may.
 func (a *Auth) Decode(f Frame) error {
 	r := newFields(f)
 	*a = Auth{}
-	if len(r.rest) == 0 && f.FromServer {
-		return nil
+	if len(r.rest) == 0 {
+		if !f.FromServer {
+			r.fail(protocolError("MQTT-3.15.2-1", "AUTH without a body, which says success, from a client"))
+		}
+		return r.end()
 	}
 	a.Reason = r.reason("MQTT-3.15.2-1")
 	a.Properties = r.authProperties()

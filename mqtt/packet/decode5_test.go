@@ -340,7 +340,7 @@ var unlawful5 = []struct {
 	{"a DISCONNECT of a client that names a server", client, "e0 05 00 03 1c 0000", 0x81, "MQTT-4.13.1-1"},
 	{"a DISCONNECT with bytes left over", client, "e0 03 00 00 00", 0x81, "MQTT-4.13.1-1"},
 
-	{"an AUTH of a client without a body", client, "f0 00", 0x81, "MQTT-4.13.1-1"},
+	{"an AUTH of a client without a body", client, "f0 00", 0x82, "MQTT-3.15.2-1"},
 	{"an AUTH of a client that says success", client, "f0 06 00 04 15 0001 'm'", 0x82, "MQTT-3.15.2-1"},
 	{"an AUTH of a server that begins again", server, "f0 06 19 04 15 0001 'm'", 0x82, "MQTT-3.15.2-1"},
 	{"an AUTH without a method", client, "f0 02 18 00", 0x82, "MQTT-4.13.1-1"},
