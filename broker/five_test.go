@@ -57,7 +57,7 @@ func (p *peer) with(m mqtt.Message, props packet.Properties) {
 
 func (p *peer) sub5(subs ...mqtt.Subscription) []packet.Reason {
 	p.t.Helper()
-	reasons, err := p.SubscribeReasons(p.t.Context(), subs...)
+	reasons, _, err := p.SubscribeReasons(p.t.Context(), subs...)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -135,7 +135,7 @@ func TestSharedFilters(t *testing.T) { // [MQTT-4.8.2-1] [MQTT-4.8.2-2]
 func TestNoLocalCannotBeShared(t *testing.T) { // [MQTT-3.8.3-4]
 	d := newBed(t, nil)
 	c := d.dial("c", five(nil))
-	if _, err := c.SubscribeReasons(d.ctx(), mqtt.Subscription{Filter: "$share/g/a", NoLocal: true}); err == nil {
+	if _, _, err := c.SubscribeReasons(d.ctx(), mqtt.Subscription{Filter: "$share/g/a", NoLocal: true}); err == nil {
 		t.Error("SUBSCRIBE was answered")
 	}
 	c.wantEnd(packet.ReasonProtocolError)

@@ -10,6 +10,7 @@ import (
 
 	"tidegate/internal/client"
 	"tidegate/mqtt"
+	"tidegate/mqtt/packet"
 )
 
 // exitTimeout is how mosquitto_sub ends when the time of -W is over.
@@ -127,16 +128,25 @@ func (c *SubCmd) subscribe(ctx context.Context, conn *client.Conn) error {
 	for i, filter := range c.Topics {
 		subs[i] = mqtt.Subscription{Filter: filter, QoS: c.level()}
 	}
-	granted, err := conn.Subscribe(ctx, subs...)
+	reasons, props, err := conn.SubscribeReasons(ctx, subs...)
 	if err != nil {
 		return err
 	}
-	for i, q := range granted {
-		if q == mqtt.QoSFailure {
-			return fmt.Errorf("the broker refused the subscription to %q: check what this user may read", subs[i].Filter)
+	for i, reason := range reasons {
+		if reason.Failed() {
+			return c.refused(subs[i].Filter, &client.ReasonError{Packet: packet.TypeSuback, Reason: reason, Properties: props})
 		}
 	}
 	return nil
+}
+
+// refused is the error of a subscription that the broker refuses. Before MQTT 5 it
+// cannot say why.
+func (c *SubCmd) refused(filter string, why error) error {
+	if !c.isV5() {
+		return fmt.Errorf("the broker refused the subscription to %q: check what this user may read; with -V 5 the broker may say why", filter)
+	}
+	return fmt.Errorf("subscribe to %q: %w", filter, why)
 }
 
 // printer writes messages and acknowledges them once they are written.

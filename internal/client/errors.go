@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"fmt"
 
 	"tidegate/mqtt/packet"
 )
@@ -36,7 +37,7 @@ func (e *ReasonError) Error() string {
 	if e.Packet == packet.TypeDisconnect {
 		return "the broker ended the connection: " + text
 	}
-	return "the broker answers with " + e.Packet.String() + ": " + text
+	return fmt.Sprintf("the broker answers with %s 0x%02x: %s", e.Packet, byte(e.Reason), text)
 }
 
 // words are those of the reason and of the broker.

@@ -22,7 +22,7 @@ func TestMosquitto5PassesPropertiesOn(t *testing.T) {
 		t.Error("no client id was assigned [MQTT-3.1.3-6]")
 	}
 	sub := mqtt.Subscription{Filter: "a/+", QoS: 2, ID: 42, RetainAsPublished: true}
-	if reasons, err := c.SubscribeReasons(deadline(t), sub); err != nil || !slices.Equal(reasons, []packet.Reason{packet.ReasonGrantedQoS2}) {
+	if reasons, _, err := c.SubscribeReasons(deadline(t), sub); err != nil || !slices.Equal(reasons, []packet.Reason{packet.ReasonGrantedQoS2}) {
 		t.Fatalf("granted %v, %v", reasons, err)
 	}
 	list := props.AppendUint(packet.PropPayloadFormat, 1).AppendUint(packet.PropMessageExpiry, 100).

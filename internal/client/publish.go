@@ -12,9 +12,9 @@ import (
 
 // call waits for the acknowledgement of a packet.
 type call struct {
-	await   packet.Type
-	done    func(error)
-	reasons *[]packet.Reason // where those of a SUBACK or UNSUBACK go
+	await  packet.Type
+	done   func(error)
+	answer *answer // where a SUBACK or UNSUBACK goes
 }
 
 // takesSlot reports whether the call counts towards the window.

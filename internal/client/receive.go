@@ -62,7 +62,7 @@ func (c *Conn) handle(f packet.Frame) error {
 		if err := u.Decode(f); err != nil {
 			return err
 		}
-		return c.handleAck(packet.Ack{Type: t, ID: u.ID}, u.Reasons)
+		return c.handleAck(packet.Ack{Type: t, ID: u.ID, Properties: u.Properties}, u.Reasons)
 	case t == packet.TypePuback || t == packet.TypePubrec || t == packet.TypePubcomp || t == packet.TypeUnsuback:
 		var a packet.Ack
 		if err := a.Decode(f); err != nil {
@@ -90,7 +90,7 @@ func (c *Conn) handleSuback(f packet.Frame) error {
 	for _, code := range s.Codes {
 		s.Reasons = append(s.Reasons, packet.Reason(code))
 	}
-	return c.handleAck(packet.Ack{Type: packet.TypeSuback, ID: s.ID}, s.Reasons)
+	return c.handleAck(packet.Ack{Type: packet.TypeSuback, ID: s.ID, Properties: s.Properties}, s.Reasons)
 }
 
 // handleAck moves a call on or ends it. reasons are those of a SUBACK or UNSUBACK.
@@ -113,8 +113,8 @@ func (c *Conn) handleAck(a packet.Ack, reasons []packet.Reason) error {
 	if call.takesSlot() {
 		<-c.slots
 	}
-	if call.reasons != nil {
-		*call.reasons = reasons
+	if call.answer != nil {
+		*call.answer = answer{reasons, bytes.Clone(a.Properties)}
 	}
 	call.done(failure(a.Type, a.Reason, a.Properties))
 	return nil

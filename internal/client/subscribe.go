@@ -12,7 +12,7 @@ import (
 // Subscribe asks for messages and waits for the answer: for each subscription
 // the QoS that was granted, or [mqtt.QoSFailure], which is no error here.
 func (c *Conn) Subscribe(ctx context.Context, subs ...mqtt.Subscription) ([]mqtt.QoS, error) {
-	reasons, err := c.SubscribeReasons(ctx, subs...)
+	reasons, _, err := c.SubscribeReasons(ctx, subs...)
 	if err != nil {
 		return nil, err
 	}
@@ -27,28 +27,29 @@ func (c *Conn) Subscribe(ctx context.Context, subs ...mqtt.Subscription) ([]mqtt
 }
 
 // SubscribeReasons is Subscribe with the answers of MQTT 5, which say why the
-// broker refuses. All subscriptions must have the same identifier.
-func (c *Conn) SubscribeReasons(ctx context.Context, subs ...mqtt.Subscription) ([]packet.Reason, error) {
+// broker refuses, and the properties of the SUBACK. All subscriptions must have the
+// same identifier.
+func (c *Conn) SubscribeReasons(ctx context.Context, subs ...mqtt.Subscription) ([]packet.Reason, packet.Properties, error) {
 	s := packet.Subscribe{Version: c.options.Version, Subscriptions: subs}
 	for _, sub := range subs {
 		if err := c.checkSubscription(sub); err != nil {
-			return nil, fmt.Errorf("subscribe to %q: %w", sub.Filter, err)
+			return nil, nil, fmt.Errorf("subscribe to %q: %w", sub.Filter, err)
 		}
 		if sub.ID != subs[0].ID {
-			return nil, errors.New("subscribe: one SUBSCRIBE has one subscription identifier")
+			return nil, nil, errors.New("subscribe: one SUBSCRIBE has one subscription identifier")
 		}
 	}
 	if len(subs) > 0 && subs[0].ID != 0 {
 		s.Properties = s.Properties.AppendUint(packet.PropSubscriptionID, subs[0].ID)
 	}
-	reasons, err := c.request(ctx, len(subs), packet.TypeSuback, func(dst []byte, id uint16) []byte {
+	a, err := c.request(ctx, len(subs), packet.TypeSuback, func(dst []byte, id uint16) []byte {
 		s.ID = id
 		return s.Append(dst)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("subscribe: %w", err)
+		return nil, nil, fmt.Errorf("subscribe: %w", err)
 	}
-	return reasons, nil
+	return a.reasons, a.properties, nil
 }
 
 func (c *Conn) checkSubscription(s mqtt.Subscription) error {
@@ -78,45 +79,51 @@ func (c *Conn) Unsubscribe(ctx context.Context, filters ...string) error {
 		}
 	}
 	u := packet.Unsubscribe{Version: c.options.Version, Filters: filters}
-	reasons, err := c.request(ctx, len(filters), packet.TypeUnsuback, func(dst []byte, id uint16) []byte {
+	a, err := c.request(ctx, len(filters), packet.TypeUnsuback, func(dst []byte, id uint16) []byte {
 		u.ID = id
 		return u.Append(dst)
 	})
 	if err != nil {
 		return fmt.Errorf("unsubscribe: %w", err)
 	}
-	for i, reason := range reasons {
-		if err := failure(packet.TypeUnsuback, reason, nil); err != nil {
+	for i, reason := range a.reasons {
+		if err := failure(packet.TypeUnsuback, reason, a.properties); err != nil {
 			return fmt.Errorf("unsubscribe from %q: %w", filters[i], err)
 		}
 	}
 	return nil
 }
 
+// answer is what a SUBACK or UNSUBACK says.
+type answer struct {
+	reasons    []packet.Reason
+	properties packet.Properties
+}
+
 // request sends the packet of n filters that appendTo builds and waits for its
 // answer, which has n reasons except for an UNSUBACK before MQTT 5.
-func (c *Conn) request(ctx context.Context, n int, await packet.Type, appendTo func(dst []byte, id uint16) []byte) ([]packet.Reason, error) {
+func (c *Conn) request(ctx context.Context, n int, await packet.Type, appendTo func(dst []byte, id uint16) []byte) (answer, error) {
 	if n == 0 {
-		return nil, errors.New("at least one filter is needed")
+		return answer{}, errors.New("at least one filter is needed")
 	}
-	var reasons []packet.Reason
+	var a answer
 	result := make(chan error, 1)
-	call := call{await: await, done: func(err error) { result <- err }, reasons: &reasons}
+	call := call{await: await, done: func(err error) { result <- err }, answer: &a}
 	if err := c.sendRequest(ctx, call, appendTo); err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	select {
 	case err := <-result:
 		if err != nil {
-			return nil, err
+			return answer{}, err
 		}
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return answer{}, context.Cause(ctx)
 	}
-	if len(reasons) != n && (await == packet.TypeSuback || c.options.Version == packet.V5) {
-		return nil, fmt.Errorf("the broker answers %d filters with %d return codes [MQTT-3.8.4-5]", n, len(reasons))
+	if len(a.reasons) != n && (await == packet.TypeSuback || c.options.Version == packet.V5) {
+		return answer{}, fmt.Errorf("the broker answers %d filters with %d return codes [MQTT-3.8.4-5]", n, len(a.reasons))
 	}
-	return reasons, nil
+	return a, nil
 }
 
 func (c *Conn) sendRequest(ctx context.Context, call call, appendTo func(dst []byte, id uint16) []byte) error {

@@ -262,11 +262,12 @@ func TestSubscribe5(t *testing.T) {
 			{Filter: "b", ID: 300},
 		}
 		var reasons []packet.Reason
-		done := result(func() (err error) { reasons, err = c.SubscribeReasons(t.Context(), subs...); return err })
+		var said packet.Properties
+		done := result(func() (err error) { reasons, said, err = c.SubscribeReasons(t.Context(), subs...); return err })
 		p.expect("82 0e 0001 03 0b ac02 0001 'a' 2d 0001 'b' 00")
-		p.send("90 05 0001 00 01 87")
-		if err := <-done; err != nil || !slices.Equal(reasons, []packet.Reason{1, packet.ReasonNotAuthorized}) {
-			t.Errorf("got %v, %v", reasons, err)
+		p.send("90 0a 0001 05 1f 0002 'no' 01 87")
+		if err := <-done; err != nil || !slices.Equal(reasons, []packet.Reason{1, packet.ReasonNotAuthorized}) || said.Text(packet.PropReasonString) != "no" {
+			t.Errorf("got %v, %q, %v", reasons, said, err)
 		}
 		var codes []mqtt.QoS
 		done = result(func() (err error) { codes, err = c.Subscribe(t.Context(), subs...); return err })
@@ -277,9 +278,9 @@ func TestSubscribe5(t *testing.T) {
 		}
 		done = result(func() error { return c.Unsubscribe(t.Context(), "a", "b") })
 		p.expect("a2 09 0003 00 0001 'a' 0001 'b'")
-		p.send("b0 05 0003 00 11 87")
+		p.send("b0 0a 0003 05 1f 0002 'no' 11 87")
 		err := <-done
-		if refused, ok := errors.AsType[*ReasonError](err); !ok || refused.Reason != packet.ReasonNotAuthorized || !strings.Contains(err.Error(), `"b"`) {
+		if refused, ok := errors.AsType[*ReasonError](err); !ok || refused.Reason != packet.ReasonNotAuthorized || !strings.Contains(err.Error(), `"b"`) || !strings.HasSuffix(err.Error(), "(no)") {
 			t.Errorf("got %v", err)
 		}
 	})
