@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -98,7 +99,8 @@ func parseMosquitto(r io.Reader) (*mosquittoConf, error) {
 func (m *mosquittoConf) part(here *options, key string) *options {
 	switch key {
 	case "password_file", "acl_file", "allow_anonymous", "persistence", "persistence_location", "max_inflight_messages",
-		"max_queued_messages", "max_packet_size", "message_size_limit", "per_listener_settings", "user", "log_dest", "log_type":
+		"max_queued_messages", "max_queued_bytes", "max_packet_size", "message_size_limit", "max_keepalive", "memory_limit",
+		"persistent_client_expiration", "per_listener_settings", "user", "log_dest", "log_type":
 		return &m.global
 	}
 	return here
@@ -115,6 +117,11 @@ func (o *options) get(keys ...string) (value string) {
 		}
 	}
 	return value
+}
+
+// says reports whether a line has the key and value, which may need words as well.
+func (o *options) says(key, value string) bool {
+	return slices.ContainsFunc(o.lines, func(l option) bool { return l.key == key && l.value == value })
 }
 
 // all returns every line with the key, and notes that it was used.
@@ -140,17 +147,20 @@ var why = map[string]string{
 	"log_dest":              "the log goes to standard error; see gateway.log",
 	"log_type":              "see gateway.log.level",
 	"max_connections":       "see broker.limits.max_connections, which counts those of all listeners",
+	"max_topic_alias":       "see broker.limits.max_topic_alias, which is for all listeners, and 1 or more",
+	"max_keepalive":         "see broker.limits.max_keepalive",
+	"memory_limit":          "see gateway.memory_limit, which bounds queues and buffers and refuses in the protocol's words",
 	"per_listener_settings": "users and rights are those of the whole broker",
 	"cleansession":          "a bridge with rules for in always keeps a session",
 	"start_type":            "a bridge is always up",
 	"try_private":           "what a bridge sent itself is dropped anyway",
 	"notifications":         "the state is always in $SYS/broker/connection/NAME/state",
 	"bridge_insecure":       "a server's certificate is always checked; see tls.server_name",
-	"max_queued_messages":   "queues are bounded in bytes; see broker.queue",
+	"max_queued_messages":   "see broker.queue, which bounds what a queue takes on the disk, too",
+	"max_queued_bytes":      "see broker.queue.max_disk, which is always bounded",
 	"include_dir":           "import its files one by one, and put them into conf.d",
 	"plugin":                "there are none; a program that embeds the broker has hooks",
 	"auth_plugin":           "there are none; a program that embeds the broker has hooks",
-	"round_robin":           "servers are tried in turn, and the first is returned to; see prefer_first",
 }
 
 // rest writes what was not used as comments.

@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"tidegate/mqtt"
 )
 
 const mosquittoFile = `# a gateway of yesterday
@@ -75,6 +78,82 @@ func TestImport(t *testing.T) {
 	}
 	if got, qos, _ := cfg.Bridges[0].MapIn("site/1/command/pump"); got != "actuator/command/pump" || qos != 2 {
 		t.Errorf("the command comes down as %q at QoS %d", got, qos)
+	}
+}
+
+// imported is the configuration that a mosquitto.conf becomes, and its text.
+func imported(t *testing.T, conf string) (*Config, string) {
+	t.Helper()
+	code, out, errOut := callWith(t.Context(), conf, "import", "-")
+	if code != exitDone || errOut != "" {
+		t.Fatalf("import ends with %d and says %s", code, errOut)
+	}
+	dir := writeFiles(t, map[string]string{"tidegate.yaml": out})
+	cfg, err := Load(filepath.Join(dir, "tidegate.yaml"))
+	if err != nil {
+		t.Fatalf("it does not check:\n%v\n%s", err, out)
+	}
+	return cfg, out
+}
+
+func TestImportOfLimits(t *testing.T) {
+	cfg, out := imported(t, `listener 1883 127.0.0.1
+max_connections 50
+max_topic_alias 7
+max_keepalive 120
+max_queued_messages 300
+max_queued_bytes 1000000
+persistent_client_expiration 2w
+connection cloud
+address broker.example.com another.example.com
+round_robin true
+notifications false
+bridge_outgoing_retain false
+topic a/# out 1
+topic b/# in 1
+`)
+	limits, queue, cloud := cfg.Broker.Limits, cfg.Broker.Queue, cfg.Bridges[0]
+	if limits.MaxConnections != 50 || limits.MaxTopicAlias != 7 || time.Duration(limits.MaxKeepalive) != 2*time.Minute || limits.SessionExpiry.String() != "14d" {
+		t.Errorf("the limits are %+v", limits)
+	}
+	if queue.MaxMessages != 300 || queue.MaxDisk != 1000000 || queue.Overflow != mqtt.DropNewest {
+		t.Errorf("the queues are %+v", queue)
+	}
+	if *cloud.PreferFirst != 0 || *cloud.Will || *cloud.Out[0].Retain || !*cloud.In[0].Retain {
+		t.Errorf("the bridge is %+v", cloud)
+	}
+	if strings.Contains(out, "no equivalent") {
+		t.Errorf("something has no equivalent in\n%s", out)
+	}
+}
+
+// What stands at mosquitto's default, or cannot be said here, changes nothing and is
+// not dropped silently.
+func TestImportLeavesWhatItCannotSay(t *testing.T) {
+	cfg, out := imported(t, `listener 1883 127.0.0.1
+max_connections -1
+max_topic_alias 0
+listener 1884 127.0.0.1
+max_connections 20
+max_queued_bytes 0
+memory_limit 5000000
+`)
+	if l := cfg.Broker.Limits; l.MaxConnections != 1000 || l.MaxTopicAlias != 32 {
+		t.Errorf("the limits are %+v", l)
+	}
+	if cfg.Broker.Queue.Overflow != mqtt.DropOldest {
+		t.Errorf("the queues are %+v", cfg.Broker.Queue)
+	}
+	for _, want := range []string{
+		"# line 2: max_connections -1: see broker.limits.max_connections",
+		"# line 3: max_topic_alias 0: see broker.limits.max_topic_alias",
+		"# line 5: max_connections 20: see broker.limits.max_connections",
+		"# line 6: max_queued_bytes 0: see broker.queue",
+		"# line 7: memory_limit 5000000: see gateway.memory_limit",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
 	}
 }
 

@@ -41,6 +41,7 @@ func quoted(value string) string {
 }
 
 func (m *mosquittoConf) broker(b *strings.Builder) {
+	limits, queue := m.limitsYAML(), m.queueYAML() // before listeners write what is left of them
 	b.WriteString("broker:\n  listeners:\n")
 	g := &m.global
 	if port := g.get("port"); port != "" {
@@ -55,16 +56,7 @@ func (m *mosquittoConf) broker(b *strings.Builder) {
 	line(b, "  ", "allow_anonymous", g.get("allow_anonymous"))
 	line(b, "  ", "password_file", quoted(g.get("password_file")))
 	line(b, "  ", "acl_file", quoted(g.get("acl_file")))
-	size, inflight := g.get("max_packet_size", "message_size_limit"), g.get("max_inflight_messages")
-	if size == "0" {
-		size = ""
-	}
-	if size == "" && inflight == "" {
-		return
-	}
-	b.WriteString("  limits:\n")
-	line(b, "    ", "max_packet_size", size)
-	line(b, "    ", "max_inflight", inflight)
+	b.WriteString(limits + queue)
 }
 
 func or(s, otherwise string) string {
@@ -128,14 +120,18 @@ func bridgeYAML(b *strings.Builder, o *options) {
 	if v := o.get("bridge_protocol_version"); v == "mqttv50" {
 		b.WriteString("    protocol: 5\n")
 	}
-	if s := o.get("keepalive_interval"); s != "" {
-		line(b, "    ", "keepalive", s+"s")
-	}
+	line(b, "    ", "keepalive", unit(o.get("keepalive_interval"), "s"))
 	if ca+cert != "" {
 		fmt.Fprintf(b, "    tls: {ca: %s, cert: %s, key: %s}\n", quote(ca), quote(cert), quote(key))
 	}
 	backoffYAML(b, o.get("restart_timeout"))
-	rulesYAML(b, o.all("topic"))
+	if o.get("round_robin") == "true" {
+		line(b, "    ", "prefer_first", "0s")
+	}
+	if o.get("notifications_local_only") == "true" || o.says("notifications", "false") {
+		b.WriteString("    will: false # what upstream would keep about the connection\n")
+	}
+	rulesYAML(b, o.all("topic"), o.get("bridge_outgoing_retain") == "false")
 	o.rest(b, "    ")
 }
 
@@ -148,7 +144,7 @@ func backoffYAML(b *strings.Builder, timeout string) {
 
 // rulesYAML writes the rules of lines such as "topic PATTERN [DIRECTION [QOS
 // [LOCAL-PREFIX [REMOTE-PREFIX]]]]".
-func rulesYAML(b *strings.Builder, topics []option) {
+func rulesYAML(b *strings.Builder, topics []option, unretained bool) {
 	for _, way := range []string{"out", "in"} {
 		begun := false
 		for _, l := range topics {
@@ -172,6 +168,9 @@ func rulesYAML(b *strings.Builder, topics []option) {
 				begun = true
 			}
 			ruleYAML(b, l.line, way, f)
+			if unretained && way == "out" {
+				b.WriteString("        retain: false\n")
+			}
 		}
 	}
 }
