@@ -20,6 +20,11 @@ const (
 	never      = int64(1<<63 - 1)
 )
 
+// enoughRows of state.db, of which somebody waits for one, are a group: another
+// moment would save few bytes for each, and a publisher may have nothing more to send
+// before it is told of them.
+const enoughRows = 64
+
 // maxPend bounds how many records are remembered behind one that still waits.
 const maxPend = 1 << 15
 
@@ -420,6 +425,9 @@ func (c *committer) put(row store.Row, due int64, then func(*turn, error)) {
 	defer c.mu.Unlock()
 	c.rows.put(row)
 	c.weigh()
+	if then != nil && len(c.rows.list) >= enoughRows {
+		due = min(due, c.now())
+	}
 	c.alsoBy(due, then)
 }
 

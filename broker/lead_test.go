@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,6 +94,34 @@ func TestCommitsOfAllLengthsEndInTime(t *testing.T) {
 		}
 		if late > 3 {
 			t.Errorf("of 350 acknowledgements %d came late", late)
+		}
+	})
+}
+
+// Many retained messages do not wait for commit_interval, few do: a publisher whose
+// window is full sends nothing more while it waits.
+func TestManyRowsAreCommittedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newBed(t, func(d *bed) { d.cfg.Listeners = nil })
+		time.Sleep(3 * time.Second) // nothing is left to commit
+		for _, n := range []int{enoughRows - 1, enoughRows} {
+			began, before := time.Now(), d.st.Stats().Commits
+			var all sync.WaitGroup
+			for i := range n {
+				all.Go(func() {
+					m := mqtt.Message{Topic: fmt.Sprint("kept/", i), Payload: []byte("x"), QoS: 1, Retain: true}
+					if err := d.b.Publish(context.Background(), m); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if got := time.Since(began); (got == 0) != (n == enoughRows) {
+				t.Errorf("%d retained messages are acknowledged after %v", n, got)
+			}
+			if got := d.st.Stats().Commits - before; got != 1 {
+				t.Errorf("%d retained messages took %d commits, want one", n, got)
+			}
 		}
 	})
 }
