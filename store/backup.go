@@ -26,6 +26,9 @@ func (s *Store) Backup(w io.Writer, info BackupInfo) (*Manifest, error) {
 	if s.isClosed() {
 		return nil, ErrClosed
 	}
+	if u := s.stateAsIs(); u != nil {
+		return nil, fmt.Errorf("back up the store: %w", u.damage)
+	}
 	files := s.pinFiles(a)
 	defer files.close()
 	info.Format = archiveFormat

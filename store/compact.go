@@ -47,6 +47,7 @@ func (s *Store) Run(ctx context.Context, owed func() Owed) {
 			wanted = true // whether or not a queue has moved
 		case <-tick.C:
 		}
+		s.mendIdle()
 		if !s.moved.Swap(false) && !wanted {
 			continue
 		}

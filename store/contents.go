@@ -143,7 +143,15 @@ func differingBits(a, b string) (n int) {
 // newestOf returns the first record of the segment that was the newest one when
 // tx's state.db was told last, 0 if it was not.
 func newestOf(tx *bolt.Tx) uint64 {
-	body, err := unframe([]byte(newestKey), tx.Bucket([]byte(metaBucket)).Get([]byte(newestKey)))
+	return numberOf(newestKey, tx.Bucket([]byte(metaBucket)).Get([]byte(newestKey)))
+}
+
+// newest is newestOf for a damaged state.db.
+func (v *salvage) newest() uint64 { return numberOf(newestKey, v.rows[metaBucket][newestKey].value) }
+
+// numberOf returns what the value of the key says, 0 if it is not there or damaged.
+func numberOf(key string, value []byte) uint64 {
+	body, err := unframe([]byte(key), value)
 	if err != nil || len(body) != 8 {
 		return 0
 	}
@@ -159,7 +167,7 @@ func (s *Store) readNoted() error {
 // reason to refuse a commit: the next one tries again.
 func (s *Store) noteNewest() {
 	first := s.tail.segment.first
-	if s.noted == first {
+	if s.noted == first || s.unrepairedState != nil {
 		return
 	}
 	err := s.state.update(func(tx *bolt.Tx) error {

@@ -195,16 +195,15 @@ func (s *Store) replaceDamaged(path, tmp string, damage error, meaning string) e
 // rebuildState writes state.db anew from what parses of it.
 func (s *Store) rebuildState(damage error) (*boltFile, error) {
 	path := filepath.Join(s.dir, stateName)
-	v, err := openSalvage(path)
+	v, err := salvageState(path)
 	if err != nil {
-		return nil, fmt.Errorf("salvage %q: %w", path, err)
+		return nil, err
 	}
 	defer v.close()
-	v.restoreNames()
 	rows := 0
 	f, err := writeAside(path+tmpSuffix, stateOptions, func(f *boltFile) error {
 		return f.update(func(tx *bolt.Tx) error {
-			if err := putFormat(tx); err != nil || v.first() != 0 { // a segment that has got here
+			if err := putFormat(tx); err != nil {
 				return err
 			}
 			for _, table := range slices.Sorted(maps.Keys(v.rows)) {
@@ -230,6 +229,20 @@ func (s *Store) rebuildState(damage error) (*boltFile, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// salvageState is openSalvage for state.db. A segment that has got its name holds
+// nothing.
+func salvageState(path string) (*salvage, error) {
+	v, err := openSalvage(path)
+	if err != nil {
+		return nil, fmt.Errorf("salvage %q: %w", path, err)
+	}
+	v.restoreNames()
+	if v.first() != 0 {
+		clear(v.rows)
+	}
+	return v, nil
 }
 
 // putInPlace renames the file of g if it is sound and says that it is another

@@ -27,17 +27,46 @@ func (s *Store) openState() error {
 	if isCorrupt(err) && inUse(path) { // its pages change while they are walked
 		return openError(path, bolterrors.ErrTimeout)
 	}
-	if isCorrupt(err) {
-		f, err = s.rebuildState(err)
-		s.stats.StateLost = true
+	switch {
+	case isCorrupt(err):
+		return s.repairState(path, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return s.newState(path)
+	case err != nil:
+		return err
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		s.missState(path)
-		f, err = createFile(path, stateOptions, func(*bolt.Tx) error { return nil })
+	return s.beginState(f)
+}
+
+// repairState writes the damaged file at path anew, at the start.
+func (s *Store) repairState(path string, damage error) error {
+	s.stats.StateLost = true
+	f, err := s.rebuildState(damage)
+	if err != nil {
+		return s.startWithout(path, damage, err)
 	}
+	return s.beginState(f)
+}
+
+// newState makes state.db. No other process may do so at the same time.
+func (s *Store) newState(path string) error {
+	lock, err := lockFile(s.dir)
 	if err != nil {
 		return err
 	}
+	s.missState(path)
+	f, err := createFile(path, stateOptions, func(*bolt.Tx) error { return nil })
+	if lock != nil {
+		lock.Close()
+	}
+	if err != nil {
+		return s.startWithout(path, &CorruptError{Path: path, Err: errMissing}, err)
+	}
+	return s.beginState(f)
+}
+
+// beginState goes on with the open file.
+func (s *Store) beginState(f *boltFile) error {
 	s.state = f
 	s.wore(wearSegments, f.spent())
 	if err := s.readNoted(); err != nil {
@@ -66,6 +95,9 @@ func isState(tx *bolt.Tx) error {
 // commitRows makes rows durable in one transaction. If state.db turns out to be
 // damaged, it is written anew first.
 func (s *Store) commitRows(rows []Row) error {
+	if err := s.mendState(); err != nil {
+		return err
+	}
 	err := s.putRows(rows)
 	if isCorrupt(err) {
 		if err = s.healState(err); err == nil {
@@ -100,15 +132,27 @@ func (s *Store) putRows(rows []Row) error {
 func (s *Store) healState(damage error) error {
 	f, err := s.rebuildState(damage)
 	if err != nil {
+		s.leaveState(&unrepairedState{path: filepath.Join(s.dir, stateName), damage: damage}, err)
 		return err
 	}
+	return s.adoptState(f)
+}
+
+// adoptState goes on with f instead of a damaged file. The caller holds commit.
+func (s *Store) adoptState(f *boltFile) (err error) {
 	s.mu.Lock()
-	old := s.state
-	s.state = f
+	old, u := s.state, s.unrepairedState
+	s.state, s.unrepairedState = f, nil
 	s.noted = 0 // it may not say so any more
 	s.stats.StateRebuilt++
 	s.mu.Unlock()
-	return old.close()
+	if u != nil {
+		u.close()
+	}
+	if old != nil {
+		err = old.close()
+	}
+	return err
 }
 
 // putRow stores or deletes r.
@@ -123,6 +167,9 @@ func putRow(b *bolt.Bucket, r Row) error {
 // and returns its error. Key and value are valid only inside fn. fn may commit;
 // whether it then sees the change is open.
 func (s *Store) Rows(table string, fn func(key, value []byte) error) error {
+	if u := s.stateAsIs(); u != nil {
+		return u.eachRow(table, fn)
+	}
 	return s.eachRow(table, s.viewState, fn)
 }
 

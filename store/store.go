@@ -67,16 +67,17 @@ type Store struct {
 	damaged *salvage // whose file is open: what somebody may still read of an unrepaired segment
 
 	// mu guards what readers see. The active segment is the last one.
-	mu         sync.Mutex
-	segments   []*segment
-	unrepaired *unrepaired // the last one, if it is; nil: it is sound. Written with commit held, too
-	last       uint64      // highest Seq committed
-	queues     map[uint32]Queue
-	corrupt    map[uint64]struct{} // records reported as damaged, at most maxReported
-	stats      Stats
-	wear       map[string]Wear
-	aside      int64 // bytes of files set aside
-	closed     bool
+	mu              sync.Mutex
+	segments        []*segment
+	unrepaired      *unrepaired      // the last one, if it is; nil: it is sound. Written with commit held, too
+	unrepairedState *unrepairedState // of state.db; likewise
+	last            uint64           // highest Seq committed
+	queues          map[uint32]Queue
+	corrupt         map[uint64]struct{} // records reported as damaged, at most maxReported
+	stats           Stats
+	wear            map[string]Wear
+	aside           int64 // bytes of files set aside
+	closed          bool
 
 	moved       atomic.Bool   // a queue has, since Run looked
 	soon        chan struct{} // holds a token when Run is to look at once
@@ -111,7 +112,7 @@ type Stats struct {
 	FilesMissing      uint64        // state.db was not there, and a journal was; or the newest segment
 	TailLost          bool          // the newest segment was not there, or nothing of it parsed: how many records it held is not known
 	StateLost         bool          // state.db was not there, or was written anew when the store was opened: rows may be lost
-	Unrepaired        bool          // there is no room to repair the newest segment, so nothing is committed
+	Unrepaired        bool          // there is no room to repair the newest segment, so nothing is committed, or state.db, so no rows are
 	StateRebuilt      uint64        // state.db was written anew, or marks were lost, while the store was open
 	LastCommitFailure error         // nil after a commit that worked
 }
@@ -183,6 +184,9 @@ func (s *Store) Close() error {
 	if s.damaged != nil {
 		s.damaged.close()
 	}
+	if s.unrepairedState != nil {
+		s.unrepairedState.close()
+	}
 	if s.state == nil {
 		return nil
 	}
@@ -227,6 +231,7 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	st := s.stats
 	st.Segments, st.LastSeq, st.Queues = len(s.segments), s.last, len(s.queues)
+	st.Unrepaired = s.unrepaired != nil || s.unrepairedState != nil
 	if len(s.segments) > 0 {
 		st.FirstSeq = s.segments[0].first
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"syscall"
 
@@ -29,7 +28,7 @@ func (s *Store) leave(u *unrepaired) {
 		"file", u.path, "damage", u.damage, "error", u.why)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.unrepaired, s.stats.Unrepaired = u, true
+	s.unrepaired = u
 	if n := len(u.seqs); n > 0 {
 		s.last = max(s.last, u.seqs[n-1])
 	}
@@ -78,16 +77,7 @@ var errEnough = errors.New("enough")
 
 // eachMark is Marks for it.
 func (u *unrepaired) eachMark(fn func(key, value []byte) error) error {
-	for _, key := range slices.Sorted(maps.Keys(u.marks)) {
-		value, err := unframe([]byte(key), u.marks[key].value)
-		if err != nil {
-			continue // it was sound when it was found
-		}
-		if err := fn([]byte(key), value); err != nil {
-			return err
-		}
-	}
-	return nil
+	return eachSaved(u.marks, fn)
 }
 
 // mend repairs the newest segment if that could not be done before. The caller holds
@@ -105,7 +95,7 @@ func (s *Store) mend() error {
 		return fmt.Errorf("write the newest segment: %w", err)
 	}
 	s.mu.Lock()
-	s.unrepaired, s.stats.Unrepaired = nil, false
+	s.unrepaired = nil
 	s.mu.Unlock()
 	s.log.Info("store: there is room for the newest segment")
 	return nil

@@ -1,12 +1,19 @@
 package store
 
 import (
+	"context"
 	"errors"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The newest segment is damaged, or all of the journal is gone, and the disk is full:
@@ -77,6 +84,112 @@ func TestDamageOnAFullDisk(t *testing.T) {
 	}
 }
 
+// state.db is damaged or gone, and the disk is full: the store opens, no other process
+// can have it, rows that parse can be read, and queues drain. Rows are taken when there
+// is room, without a new start.
+func TestDamagedStateOnAFullDisk(t *testing.T) {
+	sound := damaged(t, func(string, []string) {})
+	for name, c := range map[string]struct {
+		spoil func(t *testing.T, path string)
+		rows  string // what still parses of three tables
+	}{
+		"a meta page is damaged": {func(t *testing.T, path string) { write(t, path, pageSize+16+56, []byte{0, 1, 2, 3}) }, "a loss, a session, the row"},
+		"its root is zeroed":     {zeroRoot, ""},
+		"it is empty":            {func(t *testing.T, path string) { write(t, path, 0, make([]byte, fileSize(path))) }, ""},
+		"it is missing": {func(t *testing.T, path string) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := fullDisk(t, sound, func(dir string) { c.spoil(t, filepath.Join(dir, stateName)) })
+			log := &logLines{}
+			s := openTest(t, dir, Options{SegmentSize: small, Log: log.logger()})
+			if _, err := Open(dir, Options{}); !errors.Is(err, ErrLocked) {
+				t.Errorf("opened once more: %v", err)
+			}
+			if st := s.Stats(); !st.Unrepaired || !st.StateLost || log.count("no room for state.db") != 1 || s.Verify() == nil {
+				t.Errorf("%+v; log: %s", st, log.buf.String())
+			}
+			if _, err := s.Backup(io.Discard, BackupInfo{}); !isCorrupt(err) {
+				t.Errorf("backup: %v", err)
+			}
+			before := rowsOf(t, s)
+			if before != c.rows && c.rows != "" {
+				t.Errorf("the rows are %q, want %q", before, c.rows)
+			}
+			if have := readAll(t, s, 1, 0, math.MaxUint64); len(have) != damagedRecords {
+				t.Errorf("%d records can be read, want %d", len(have), damagedRecords)
+			}
+			row := &Batch{Rows: []Row{{Table: "t", Key: []byte("new"), Value: []byte("new")}}}
+			for range 3 {
+				if err := s.Commit(row); !errors.Is(err, syscall.ENOSPC) {
+					t.Errorf("commit of a row on the full disk: %v", err)
+				}
+			}
+			commit(t, s, &Batch{Queues: []Queue{{ID: 1, Acked: 5, Pending: damagedRecords - 5}}}) // a queue drains
+			if err := os.Remove(filepath.Join(filepath.Dir(dir), "ballast")); err != nil {
+				t.Fatal(err)
+			}
+			commit(t, s, row)
+			if st := s.Stats(); st.Unrepaired || st.StateRebuilt != 1 || s.Verify() != nil {
+				t.Errorf("%+v; %v", st, s.Verify())
+			}
+			closeTest(t, s)
+			s = openTest(t, dir, Options{SegmentSize: small})
+			if after := rowsOf(t, s); after != strings.TrimPrefix(before+", new", ", ") {
+				t.Errorf("the rows are %q, were %q", after, before)
+			}
+			if q := s.Queues()[0]; q.Acked != 5 {
+				t.Errorf("the queue is %+v", q)
+			}
+		})
+	}
+}
+
+// rowsOf are the values of the rows of three tables.
+func rowsOf(t *testing.T, s *Store) string {
+	t.Helper()
+	var list []string
+	for _, table := range []string{"losses", "sessions", "t"} {
+		err := s.Rows(table, func(_, value []byte) error { list = append(list, string(value)); return nil })
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// What damage a commit finds on a full disk waits there, too; a queue that has no rows
+// to write drains until there is room, and then nobody has to commit a row.
+func TestStateIsDamagedWhileTheDiskIsFull(t *testing.T) {
+	dir := fullDisk(t, damaged(t, func(string, []string) {}), func(string) {})
+	s := openTest(t, dir, Options{SegmentSize: small, CompactInterval: time.Millisecond})
+	zeroRoot(t, filepath.Join(dir, stateName))
+	row := &Batch{Rows: []Row{{Table: "t", Key: []byte("new"), Value: []byte("new")}}}
+	for range 3 {
+		if err := s.Commit(row); err == nil || s.Stats().Unrepaired != isCorrupt(s.stateAsIs().damage) {
+			t.Errorf("commit of a row: %v, %+v", err, s.Stats())
+		}
+	}
+	if err := os.Remove(filepath.Join(filepath.Dir(dir), "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var ended sync.WaitGroup
+	ended.Go(func() { s.Run(ctx, func() Owed { return nil }) })
+	for s.Stats().Unrepaired && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+	cancel()
+	ended.Wait()
+	commit(t, s, row)
+	if got := rowsOf(t, s); !strings.Contains(got, "new") {
+		t.Errorf("the rows are %q", got)
+	}
+}
+
 func sameQueue(a, b Queue) bool {
 	return a.ID == b.ID && a.Acked == b.Acked && a.Pending == b.Pending && string(a.Note) == string(b.Note)
 }
@@ -90,7 +203,7 @@ func fullDisk(t *testing.T, sound string, spoil func(dir string)) (dir string) {
 		t.Skipf("cannot mount a small file system (needs root): %v", err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(root, 0); err != nil {
+		if err := syscall.Unmount(root, syscall.MNT_DETACH); err != nil { // after a fault a map stays
 			t.Error(err)
 		}
 	})

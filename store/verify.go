@@ -112,7 +112,11 @@ func (s *Store) inspectNewest(v *verifier) ([]*segment, error) {
 	if closed {
 		return nil, ErrClosed
 	}
-	v.file(s.state.path, s.state.view, v.state)
+	if u := s.stateAsIs(); u != nil {
+		v.unreadable(u.path, u.damage)
+	} else {
+		v.file(s.state.path, s.state.view, v.state)
+	}
 	g := segments[len(segments)-1]
 	if u := s.asIs(g); u != nil {
 		v.unreadable(g.path, u.err())
