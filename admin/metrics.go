@@ -54,6 +54,7 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_store_segments", "Files of the journal.", func(s *Status) float64 { return float64(s.Store.Segments) }},
 	{"tidegate_store_commits_total", "Commits that wrote something.", func(s *Status) float64 { return float64(s.Store.Commits) }},
 	{"tidegate_store_failed_commits_total", "Commits that failed.", func(s *Status) float64 { return float64(s.Store.FailedCommits) }},
+	{"tidegate_store_refused_positions_total", "Commits of positions that their file refused.", func(s *Status) float64 { return float64(s.Store.RefusedPositions) }},
 	{"tidegate_store_commit_seconds_total", "Time that commits took.", func(s *Status) float64 { return float64(s.Store.CommitSeconds) }},
 	{"tidegate_store_last_commit_seconds", "Time that the last commit took.", func(s *Status) float64 { return float64(s.Store.LastCommitSeconds) }},
 	{"tidegate_store_commit_interval_seconds", "How long a commit waits at the longest, as flash_budget has it now.", func(s *Status) float64 { return s.Broker.Flash.Interval }},

@@ -90,7 +90,8 @@ type Store struct {
 	Segments          int     `json:"segments"`
 	Commits           uint64  `json:"commits"`
 	FailedCommits     uint64  `json:"failed_commits"`
-	CommitSeconds     Seconds `json:"commit_seconds"` // all commits together
+	RefusedPositions  uint64  `json:"refused_positions"` // by their file; the newest segment took them instead
+	CommitSeconds     Seconds `json:"commit_seconds"`    // all commits together
 	LastCommitSeconds Seconds `json:"last_commit_seconds"`
 	Records           uint64  `json:"records"` // written
 	RecordBytes       uint64  `json:"record_bytes"`
@@ -193,7 +194,7 @@ func newStore(s store.Stats, brokerError string) Store {
 		Error:        brokerError,
 		Written:      make(map[string]Wear),
 		JournalBytes: s.JournalBytes, StateBytes: s.StateBytes, Segments: s.Segments,
-		Commits: s.Commits, FailedCommits: s.FailedCommits,
+		Commits: s.Commits, FailedCommits: s.FailedCommits, RefusedPositions: s.PositionsRefused,
 		CommitSeconds: Seconds(s.CommitTime.Seconds()), LastCommitSeconds: Seconds(s.LastCommit.Seconds()),
 		Records: s.Records, RecordBytes: s.RecordBytes,
 		CorruptRecords: s.CorruptRecords, CorruptRows: s.CorruptRows, QuarantinedFiles: s.FilesQuarantined,

@@ -123,6 +123,21 @@ func (a *archive) tx(name string, tx *bolt.Tx) error {
 	return nil
 }
 
+// bytes writes a file with content, if there is any.
+func (a *archive) bytes(name string, content []byte) error {
+	if len(content) == 0 {
+		return nil
+	}
+	if err := a.begin(dataPrefix+name, int64(len(content))); err != nil {
+		return err
+	}
+	if _, err := a.Write(content); err != nil {
+		return fmt.Errorf("copy %q: %w", name, err)
+	}
+	a.end(name, int64(len(content)))
+	return nil
+}
+
 // file writes an open file.
 func (a *archive) file(f pinnedFile) error {
 	name := filepath.ToSlash(f.name)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,18 +32,25 @@ func (s *Store) Backup(w io.Writer, info BackupInfo) (*Manifest, error) {
 	}
 	files := s.pinFiles(a)
 	defer files.close()
+	positions, err := os.ReadFile(s.positions.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.lacks(positionsName, err)
+	}
 	info.Format = archiveFormat
 	if err := a.meta(infoName, info); err != nil {
 		return nil, fmt.Errorf("back up the store: %w", err)
 	}
 	a.until = time.Now().Add(pinLimit)
-	err := s.state.view(func(state *bolt.Tx) error {
+	err = s.state.view(func(state *bolt.Tx) error {
 		return s.viewActive(func(path string, newest *bolt.Tx) error {
 			unlock()
 			if err := a.tx(stateName, state); err != nil {
 				return err
 			}
-			return a.tx(below(s.dir, path), newest)
+			if err := a.tx(below(s.dir, path), newest); err != nil {
+				return err
+			}
+			return a.bytes(positionsName, positions)
 		})
 	})
 	unlock()
@@ -96,7 +104,7 @@ func (s *Store) foreign() (names []string) {
 	for _, e := range entries {
 		name := e.Name()
 		unfinished := strings.HasSuffix(name, tmpSuffix) || strings.HasSuffix(name, ".new") || strings.Contains(name, corruptInfix)
-		if e.Type().IsRegular() && name != stateName && !unfinished {
+		if e.Type().IsRegular() && name != stateName && name != positionsName && !unfinished {
 			names = append(names, name)
 		}
 	}

@@ -91,3 +91,31 @@ func TestCommitOfOneRecordWritesFourPages(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkPositions commits positions alone, as a queue that drains does, of some
+// queues at a time.
+func BenchmarkPositions(b *testing.B) {
+	for _, n := range []int{1, 5, 50, 200} {
+		b.Run(fmt.Sprintf("queues=%d", n), func(b *testing.B) {
+			s := openTest(b, b.TempDir(), Options{})
+			backlog := batchOf(0, 50_000)
+			for id := 1; id <= n; id++ {
+				backlog.Queues = append(backlog.Queues, Queue{ID: uint32(id), Pending: 50_000, Note: make([]byte, 30)})
+			}
+			commit(b, s, backlog)
+			before, wear := s.Wear()["positions"], uint64(0)
+			batch := &Batch{Queues: make([]Queue, n)}
+			for b.Loop() {
+				wear++
+				acked := min(wear, 49_999)
+				for i := range batch.Queues {
+					batch.Queues[i] = Queue{ID: uint32(i + 1), Acked: acked, Pending: 50_000 - acked, Note: make([]byte, 30)}
+				}
+				commit(b, s, batch)
+			}
+			after := s.Wear()["positions"]
+			b.ReportMetric(float64(after.Bytes-before.Bytes)/float64(b.N), "written-B/op")
+			b.ReportMetric(float64(after.Syncs-before.Syncs)/float64(b.N), "syncs/op")
+		})
+	}
+}

@@ -22,7 +22,8 @@ const keepScratch = 1 << 20
 type tail struct {
 	segment *segment
 	file    *boltFile
-	txid    int // of the last transaction known to be durable
+	txid    int    // of the last transaction known to be durable
+	made    uint64 // what madeKey says, 0: nothing yet
 
 	part     uint64 // first record of the part that takes records, 0: none yet
 	partSize int
@@ -33,7 +34,7 @@ type tail struct {
 }
 
 // Commit makes b durable: first its rows of state.db, then the rest in one
-// transaction. After an error nothing of that rest is visible and the same batch
+// transaction. Positions alone take one write and one sync. After an error nothing of that rest is visible and the same batch
 // may be committed again; a full disk heals when there is room.
 //
 // The store keeps no reference to b. One Commit runs at a time.
@@ -65,6 +66,9 @@ func (s *Store) commitBatch(b *Batch) error {
 	if err := s.mend(); err != nil {
 		return err
 	}
+	if s.commitPositions(b) {
+		return nil
+	}
 	if len(b.Rows) > 0 {
 		if err := s.commitRows(b.Rows); err != nil {
 			return err
@@ -73,6 +77,11 @@ func (s *Store) commitBatch(b *Batch) error {
 	if !b.hasJournal() {
 		return nil
 	}
+	return s.commitSegment(b)
+}
+
+// commitSegment writes the journal part of b to the newest segment, or to a new one.
+func (s *Store) commitSegment(b *Batch) error {
 	rolled, err := s.rollIfDue(len(b.Records) > 0)
 	if err != nil {
 		return err
@@ -131,7 +140,8 @@ func (s *Store) commitJournal(b *Batch) error {
 	t, txid := s.tail, 0
 	err := t.file.update(func(tx *bolt.Tx) error {
 		txid = tx.ID()
-		return errors.Join(s.putRecords(tx, &t, b.Records), putQueues(tx, b.Queues), putMarks(tx, b.Marks))
+		return errors.Join(t.putMade(tx), s.putRecords(tx, &t, b.Records),
+			putQueues(tx, s.looseBut(b.Queues)), putQueues(tx, b.Queues), putMarks(tx, b.Marks))
 	})
 	s.shareWear(t.file.spent(), b.given())
 	if err != nil {
@@ -140,6 +150,7 @@ func (s *Store) commitJournal(b *Batch) error {
 	}
 	t.txid = txid
 	s.tail = t
+	s.held()
 	s.publish(b)
 	return nil
 }

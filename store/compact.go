@@ -77,6 +77,9 @@ func (s *Store) Compactions() uint64 { return s.compactions.Load() }
 // up, as owed says, which may be nil. It returns by how many bytes files became
 // shorter.
 func (s *Store) Compact(ctx context.Context, owed Owed) (freed int64, err error) {
+	if err := s.holdPositions(); err != nil { // owed may know of them
+		return 0, err
+	}
 	s.mu.Lock()
 	segments := slices.Clone(s.segments)
 	s.mu.Unlock()
@@ -174,7 +177,7 @@ func keepOf(owed Owed) Keep {
 // and how many of them are still owed. What is owed to two queues counts twice, and
 // the records of a queue are taken to lie evenly.
 func (s *Store) live(spans map[uint32]span, owed Owed) (behind, live int64) {
-	acked := s.positions()
+	acked := s.acked()
 	for id, sp := range spans {
 		from, pending := acked[id]
 		if !pending || from >= sp.last {

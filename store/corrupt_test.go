@@ -43,6 +43,10 @@ func damaged(t *testing.T, spoil func(state string, segments []string)) (dir str
 		{Table: "sessions", Key: []byte("k"), Value: []byte("a session")},
 		{Table: "t", Key: []byte("k"), Value: []byte("the row")},
 	}})
+	commit(t, s, &Batch{Queues: []Queue{{ID: 1, Pending: damagedRecords, Note: []byte("a newer note")}}})
+	if fileSize(s.positions.path) == 0 {
+		t.Fatal("positions that were committed alone are not in their file")
+	}
 	closeTest(t, s)
 	verifyExact(t, dir)
 	segments := segmentsOf(t, dir)
@@ -125,6 +129,13 @@ func write(t *testing.T, path string, off int64, p []byte) {
 	}
 	defer f.Close()
 	if _, err := f.WriteAt(p, off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -273,7 +284,10 @@ func TestDamagedRecordIsSkipped(t *testing.T) {
 
 // A queue whose position is unreadable starts at the oldest record.
 func TestDamagedQueueStartsOver(t *testing.T) {
-	dir := damaged(t, func(_ string, segments []string) { flip(t, segments[len(segments)-1], "the note") })
+	dir := damaged(t, func(state string, segments []string) {
+		flip(t, segments[len(segments)-1], "the note")
+		remove(t, filepath.Join(filepath.Dir(state), positionsName))
+	})
 	s, err := Open(dir, Options{SegmentSize: small})
 	if err != nil {
 		t.Fatal(err)
@@ -425,7 +439,7 @@ func TestRandomDamage(t *testing.T) {
 	sound := damaged(t, func(string, []string) {})
 	for range 60 {
 		dir := copyStore(t, sound)
-		files := append(segmentsOf(t, dir), filepath.Join(dir, stateName))
+		files := append(segmentsOf(t, dir), filepath.Join(dir, stateName), filepath.Join(dir, positionsName))
 		for range 1 + rng.IntN(4) {
 			spoilRandomly(t, rng, files[rng.IntN(len(files))])
 		}

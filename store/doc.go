@@ -13,6 +13,8 @@
 // [Options.SegmentSize]. Records are only appended, never deleted one by one: a
 // segment that no queue needs any more is removed as a file. The newest segment
 // also holds the position of every queue, so that a commit is one transaction.
+// Positions that change alone, as they do while a queue drains, go to a small file of
+// their own, beyond the newest segment's last transaction, until it has another.
 // docs/format.md describes the bytes and what a crash can leave behind.
 //
 // Damage is an event, not the end. Of a damaged file what parses is written anew;

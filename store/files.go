@@ -19,10 +19,11 @@ import (
 )
 
 const (
-	stateName  = "state.db"
-	journalDir = "journal"
-	segSuffix  = ".seg"
-	tmpSuffix  = ".tmp"
+	stateName     = "state.db"
+	positionsName = "positions"
+	journalDir    = "journal"
+	segSuffix     = ".seg"
+	tmpSuffix     = ".tmp"
 
 	corruptInfix = ".corrupt-" // between the name of a file set aside and the time
 

@@ -144,6 +144,10 @@ func (s *Store) openNewest(g *segment) error {
 		s.reportRow(g.path, queuesBucket, key, errChecksum)
 		s.restart(key)
 	}
+	if l.badMade != nil {
+		s.reportRow(g.path, metaBucket, []byte(madeKey), l.badMade)
+	}
+	s.takePositions(l.base)
 	return nil
 }
 
@@ -166,11 +170,15 @@ type newestLoader struct {
 	queues    map[uint32]Queue
 	bad       []badRecord
 	badQueues [][]byte
+	base      base
+	badMade   error
 }
 
 func (l *newestLoader) load(tx *bolt.Tx) error {
 	l.tail.txid = tx.ID()
 	l.tail.sealed = tx.Bucket([]byte(summaryBucket)) != nil
+	l.base, l.badMade = baseOf(tx)
+	l.tail.made = l.base.made
 	if err := errors.Join(checkFirst(tx, l.tail.segment.first), checkBuckets(tx)); err != nil {
 		return err
 	}

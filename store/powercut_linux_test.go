@@ -50,9 +50,9 @@ func TestPowerCutLosesNothing(t *testing.T) {
 	t.Logf("%d power cuts, %d syncs", done, syncs)
 }
 
-// rewrittenLine is what a traced process prints in the end. Without a rewrite and
-// a removal the test would miss what it is for.
-var rewrittenLine = regexp.MustCompile(`rewritten [1-9]\d*, removed [1-9]\d*`)
+// rewrittenLine is what a traced process prints in the end. Without a rewrite, a
+// removal and a commit to the positions file the test would miss what it is for.
+var rewrittenLine = regexp.MustCompile(`rewritten [1-9]\d*, removed [1-9]\d*, positions alone [1-9]\d*`)
 
 // plan is what a traced process does.
 type plan struct {
@@ -148,7 +148,7 @@ func TestProcessThatIsTraced(t *testing.T) {
 	}
 	count()
 	closeTest(t, s)
-	fmt.Printf("rewritten %d, removed %d\n", rewritten, removed)
+	fmt.Printf("rewritten %d, removed %d, positions alone %d\n", rewritten, removed, s.positions.count)
 }
 
 func openTraced(t *testing.T, dir string) (s *Store) {

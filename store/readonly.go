@@ -41,6 +41,9 @@ func (s *Store) openForReading() (err error) {
 		return err
 	}
 	s.missNewest(lost)
+	if err := s.findPositions(); err != nil {
+		return err
+	}
 	for len(s.segments) > 0 {
 		g := s.segments[len(s.segments)-1]
 		if err = s.openNewest(g); !isCorrupt(err) {

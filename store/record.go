@@ -22,6 +22,7 @@ const (
 	firstKey    = "first"
 	rewritesKey = "rewrites" // in a segment that was rewritten
 	tablesKey   = "tables"   // in state.db: the names of its tables, which have no checksum where they stand
+	madeKey     = "made"     // in a segment that takes records: a number that no other has
 	newestKey   = "newest"   // in state.db: the first Seq of the newest segment
 )
 

@@ -46,7 +46,10 @@ func (s *Store) Rewrite(seq uint64, keep Keep) (Rewritten, error) {
 	if err != nil {
 		return Rewritten{}, err
 	}
-	w := &rewriter{store: s, from: g, keep: keep, queues: s.positions(), spans: make(map[uint32]span)}
+	if err := s.holdPositions(); err != nil { // keep may know of them
+		return Rewritten{}, fmt.Errorf("rewrite %q: %w", g.path, err)
+	}
+	w := &rewriter{store: s, from: g, keep: keep, queues: s.acked(), spans: make(map[uint32]span)}
 	w.result = Rewritten{First: g.first, Last: last, Before: fileSize(g.path)}
 	if err = w.run(); errors.Is(err, errGone) {
 		return w.result, nil
@@ -107,13 +110,16 @@ func (s *Store) lastOf(g *segment) uint64 {
 	return s.segments[slices.Index(s.segments, g)+1].first - 1
 }
 
-// positions returns up to where each queue has released the records. One that
-// has nothing pending has released all.
-func (s *Store) positions() map[uint32]uint64 {
+// acked returns up to where each queue has released the records, as the newest segment
+// has it. One that has nothing pending has released all.
+func (s *Store) acked() map[uint32]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	acked := make(map[uint32]uint64, len(s.queues))
 	for id, q := range s.queues {
+		if held, ok := s.loose[id]; ok {
+			q = held
+		}
 		if q.Pending > 0 {
 			acked[id] = q.Acked
 		}

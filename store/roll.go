@@ -82,14 +82,15 @@ func (s *Store) seal() error {
 	txid := 0
 	err := t.file.update(func(tx *bolt.Tx) error {
 		txid = tx.ID()
-		return putSummary(tx, t.segment.spans) // only the writer changes them
+		return errors.Join(putSummary(tx, t.segment.spans), putQueues(tx, s.looseBut(nil))) // only the writer changes them
 	})
 	s.wore(wearSegments, t.file.spent())
 	if err != nil {
 		s.doubt(err)
 		return fmt.Errorf("seal %q: %w", t.file.path, err)
 	}
-	t.txid, t.sealed = txid, true
+	t.txid, t.sealed, t.made = txid, true, 0
+	s.held()
 	return nil
 }
 
@@ -166,6 +167,8 @@ func (s *Store) install(next tail) {
 	old := s.tail
 	s.pool.adopt(next.segment, next.file)
 	s.tail = next
+	s.held()
+	s.positions.refused = false
 	s.mu.Lock()
 	n := len(s.segments)
 	replaced := n > 0 && s.segments[n-1].first == next.segment.first
@@ -203,6 +206,7 @@ func (s *Store) removeReleased() {
 		s.forget(g)
 	}
 	if removed {
+		s.positions.refused = false // there may be room now
 		s.unnamed = true
 		if err := s.nameJournal(); err != nil {
 			s.log.Error("store: cannot sync the journal directory", "error", err)

@@ -76,6 +76,9 @@ func TestRandomOperationsMatchTheModel(t *testing.T) {
 func (m *model) batch() (n int, b *Batch) {
 	b = new(Batch)
 	changed := make(map[uint32]Queue)
+	if m.rng.IntN(3) == 0 {
+		return m.positions(b, changed)
+	}
 	for range m.rng.IntN(20) {
 		m.append(b, changed)
 	}
@@ -86,15 +89,29 @@ func (m *model) batch() (n int, b *Batch) {
 		id := uint32(m.rng.IntN(8))
 		changed[id] = Queue{ID: id, Gone: true}
 	}
+	m.take(b, changed)
+	b.Marks = m.change(m.marks, "")
+	b.Rows = m.change(m.rows, "table")
+	return len(b.Records) + len(b.Queues) + len(b.Marks) + len(b.Rows), b
+}
+
+// positions makes up a batch of nothing else.
+func (m *model) positions(b *Batch, changed map[uint32]Queue) (n int, _ *Batch) {
+	for range 1 + m.rng.IntN(3) {
+		m.ack(changed)
+	}
+	m.take(b, changed)
+	return len(b.Queues), b
+}
+
+// take applies changed.
+func (m *model) take(b *Batch, changed map[uint32]Queue) {
 	b.Queues = slices.Collect(maps.Values(changed))
 	for _, q := range b.Queues {
 		if delete(m.queues, q.ID); !q.Gone {
 			m.queues[q.ID] = q
 		}
 	}
-	b.Marks = m.change(m.marks, "")
-	b.Rows = m.change(m.rows, "table")
-	return len(b.Records) + len(b.Queues) + len(b.Marks) + len(b.Rows), b
 }
 
 // append owes a new record to some queues.
@@ -138,10 +155,11 @@ func (m *model) ack(changed map[uint32]Queue) {
 		return
 	}
 	if q.Acked < m.last {
-		q.Acked += 1 + m.rng.Uint64N(m.last-q.Acked)
+		far := []uint64{m.last - q.Acked, min(m.last-q.Acked, 3)}[m.rng.IntN(2)]
+		q.Acked += 1 + m.rng.Uint64N(far)
 	}
 	q.Pending = uint64(len(m.owed(q.ID, q.Acked, m.last)))
-	q.Note = fmt.Appendf(nil, "note %d", m.rng.Uint32())
+	q.Note = fmt.Appendf(nil, "note %0*d", m.rng.IntN(500), m.rng.Uint32()) // some are longer than a sector with what is beside them
 	changed[q.ID] = q
 }
 

@@ -58,13 +58,14 @@ type Store struct {
 	rewriting sync.Mutex // held by whoever writes a segment anew
 
 	// commit is held by whoever writes.
-	commit  sync.Mutex
-	state   *boltFile
-	tail    tail
-	scratch []byte   // where the values of a batch are put together
-	unnamed bool     // the journal directory has changes that are not synced
-	noted   uint64   // first record of the segment that state.db takes for the newest
-	damaged *salvage // whose file is open: what somebody may still read of an unrepaired segment
+	commit    sync.Mutex
+	state     *boltFile
+	tail      tail
+	positions positionsFile
+	scratch   []byte   // where the values of a batch are put together
+	unnamed   bool     // the journal directory has changes that are not synced
+	noted     uint64   // first record of the segment that state.db takes for the newest
+	damaged   *salvage // whose file is open: what somebody may still read of an unrepaired segment
 
 	// mu guards what readers see. The active segment is the last one.
 	mu              sync.Mutex
@@ -73,6 +74,7 @@ type Store struct {
 	unrepairedState *unrepairedState // of state.db; likewise
 	last            uint64           // highest Seq committed
 	queues          map[uint32]Queue
+	loose           map[uint32]Queue    // what the newest segment has of those whose position only the positions file has
 	corrupt         map[uint64]struct{} // records reported as damaged, at most maxReported
 	stats           Stats
 	wear            map[string]Wear
@@ -101,6 +103,7 @@ type Stats struct {
 	Records           uint64        // committed
 	RecordBytes       uint64        // of their Data
 	FailedCommits     uint64        // Commit returned an error
+	PositionsRefused  uint64        // by their file; the newest segment took them instead
 	LastCommit        time.Duration // how long the last one took
 	CommitTime        time.Duration // all of them together
 	SegmentsRemoved   uint64        // because nobody needs them any more
@@ -139,7 +142,7 @@ func Open(dir string, o Options) (*Store, error) {
 func newStore(dir string, o Options) *Store {
 	s := &Store{
 		dir: dir, size: o.SegmentSize, every: cmp.Or(o.CompactInterval, time.Minute), log: o.Log, pool: newPool(),
-		queues: make(map[uint32]Queue), corrupt: make(map[uint64]struct{}),
+		queues: make(map[uint32]Queue), loose: make(map[uint32]Queue), corrupt: make(map[uint64]struct{}),
 		wear: make(map[string]Wear), soon: make(chan struct{}, 1),
 	}
 	s.bufs.New = func() any { return new(chunk) }
@@ -154,6 +157,9 @@ func (s *Store) open() error {
 		return err
 	}
 	if err := s.openState(); err != nil {
+		return err
+	}
+	if err := s.findPositions(); err != nil {
 		return err
 	}
 	if err := s.openJournal(); err != nil {
@@ -177,6 +183,7 @@ func (s *Store) Close() error {
 	if done {
 		return nil
 	}
+	s.positions.close()
 	if s.tail.file != nil {
 		s.pool.release(s.tail.segment)
 	}

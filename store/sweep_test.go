@@ -105,7 +105,7 @@ func TestDamageSweep(t *testing.T) {
 // sweep lists what can happen: to each sector, at each 64th byte, at each length.
 func sweep(t *testing.T, rng *rand.Rand, sound string) (list []damage) {
 	t.Helper()
-	for _, path := range append(segmentsOf(t, sound), filepath.Join(sound, stateName)) {
+	for _, path := range append(segmentsOf(t, sound), filepath.Join(sound, stateName), filepath.Join(sound, positionsName)) {
 		file, size := filepath.Base(path), fileSize(path)
 		add := func(what string, spoil func(t *testing.T, path string)) {
 			list = append(list, damage{what, file, spoil})
@@ -122,11 +122,7 @@ func sweep(t *testing.T, rng *rand.Rand, sound string) (list []damage) {
 			from := rng.Int64N(size/pageSize) * pageSize
 			add(fmt.Sprintf("page %d is written to %d", from/pageSize, off/pageSize), func(t *testing.T, path string) { copyPage(t, path, from, off) })
 		}
-		add("missing file", func(t *testing.T, path string) {
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
-		})
+		add("missing file", remove)
 		add("junk", func(t *testing.T, path string) { write(t, path, 0, bytes.Repeat([]byte("junk"), int(size/4))) })
 	}
 	return list
@@ -154,8 +150,8 @@ func copyPage(t *testing.T, path string, from, to int64) {
 func (d damage) check(t *testing.T, sound, dir string, verify bool) (lost, repaired int) {
 	t.Helper()
 	victim := filepath.Join(dir, journalDir, d.file)
-	if d.file == stateName {
-		victim = filepath.Join(dir, stateName)
+	if d.file == stateName || d.file == positionsName {
+		victim = filepath.Join(dir, d.file)
 	}
 	d.spoil(t, victim)
 	want := intact(t, sound, dir, func(path string) string { return path })

@@ -290,6 +290,25 @@ func (v *verifier) loadQueues(path string, tx *bolt.Tx) {
 		v.finding(path, fmt.Errorf("queue %x cannot be read", key)).Rows++
 	}
 	v.queues = l.queues
+	v.positions(path, tx)
+}
+
+// positions takes over those that are beyond the newest segment, which tx has.
+func (v *verifier) positions(path string, tx *bolt.Tx) {
+	b, err := baseOf(tx)
+	if err != nil {
+		v.finding(path, fmt.Errorf("%s: %w", madeKey, err))
+	}
+	file := filepath.Join(v.dir, positionsName)
+	all, damage, err := readPositions(file)
+	if v.unreadable(file, err); damage != nil {
+		v.finding(file, damage)
+	}
+	for _, q := range beyond(all, b) {
+		if _, known := v.queues[q.ID]; known {
+			v.queues[q.ID] = q
+		}
+	}
 }
 
 // records checks the records of g and compares them with its summary.
