@@ -36,7 +36,10 @@ func benchmarkUplink(b *testing.B, protocol int) {
 	var dialer net.Dialer
 	r := newRig(b, cfg, local, func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)
-		return counted{conn, &writes}, err
+		if err != nil {
+			return nil, err
+		}
+		return countedSocket{conn.(*net.TCPConn), &writes}, nil
 	})
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -57,4 +60,25 @@ func processorTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// countedSocket is a socket that counts writes.
+type countedSocket struct {
+	*net.TCPConn
+	writes *atomic.Int64
+}
+
+func (c countedSocket) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.TCPConn.SyscallConn()
+	return countedCalls{raw, c.writes}, err
+}
+
+type countedCalls struct {
+	syscall.RawConn
+	writes *atomic.Int64
+}
+
+func (c countedCalls) Write(call func(fd uintptr) bool) error {
+	c.writes.Add(1)
+	return c.RawConn.Write(call)
 }

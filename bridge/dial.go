@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"tidegate/internal/quiet"
 )
 
 // TLS says how servers with tls:// or wss:// are trusted, and how the gateway
@@ -65,6 +67,7 @@ func (s streams) open(ctx context.Context, e endpoint) (net.Conn, error) {
 		return nil, dialError(e.address, err)
 	}
 	s.passed(StepTCP, conn.RemoteAddr().String())
+	conn = quiet.Over(conn)
 	raw := conn
 	if e.secure() {
 		conn, err = s.encrypt(ctx, raw, e)

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"tidegate/internal/quiet"
 )
 
 // socket is the transport over a socket. It uses the descriptor itself: to wait
@@ -52,9 +54,9 @@ func (s *socket) read(in *input) error {
 
 // readNow reads what there is. Its false makes the runtime wait and call again.
 func (s *socket) readNow(fd uintptr) bool {
-	n, err := readSocket(fd, s.in.room(readSize))
+	n, err := quiet.Read(fd, s.in.room(readSize))
 	for err == syscall.EINTR {
-		n, err = readSocket(fd, s.in.room(readSize))
+		n, err = quiet.Read(fd, s.in.room(readSize))
 	}
 	switch {
 	case err == nil && n > 0:
@@ -82,7 +84,7 @@ func (s *socket) tryWrite(b []byte) (int, error) {
 // writeNow writes what the socket takes and never makes the runtime wait.
 func (s *socket) writeNow(fd uintptr) bool {
 	for s.written < len(s.out) {
-		n, err := writeSocket(fd, s.out[s.written:])
+		n, err := quiet.Write(fd, s.out[s.written:])
 		switch err {
 		case nil:
 			s.written += n

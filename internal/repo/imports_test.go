@@ -39,6 +39,7 @@ var rooms = map[string]room{
 	"internal/check":   {level: 0, why: "mistakes in the configuration"},
 	"internal/clock":   {level: 0, why: "what time it is, and how far that can be trusted, for all who stamp and store"},
 	"internal/backoff": {level: 0, why: "waiting longer after each failure, for bridge and adapters"},
+	"internal/quiet":   {level: 0, why: "system calls on sockets that the scheduler is not told of, for broker and bridge"},
 	"internal/pty":     {level: 0, why: "a pseudo terminal that plays a serial sensor, for demo and tests"},
 	"internal/tty":     {level: 0, why: "a password from the terminal, for the command passwd"},
 	"internal/proxy":   {level: 0, why: "a TCP proxy that rehearses outages, for demo and tests"},

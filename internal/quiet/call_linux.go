@@ -1,23 +1,20 @@
 //go:build linux && !race
 
-package broker
+package quiet
 
 import (
 	"syscall"
 	"unsafe"
 )
 
-// readSocket and writeSocket are read(2) and write(2) on a socket that never
-// blocks. The scheduler is not told, as it need not be for a call that returns
-// at once: telling it wakes its monitor thread for every message that reaches an
-// idle gateway.
-
-func readSocket(fd uintptr, b []byte) (int, error) {
+// Read is read(2) on the descriptor of a socket that never blocks.
+func Read(fd uintptr, b []byte) (int, error) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	return result(n, errno)
 }
 
-func writeSocket(fd uintptr, b []byte) (int, error) {
+// Write is write(2) on such a descriptor.
+func Write(fd uintptr, b []byte) (int, error) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 	return result(n, errno)
 }
