@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -146,31 +147,37 @@ type group struct {
 	then    []func(*turn, error)
 }
 
+// without is what a commit leaves out, because the store does not take it now.
+type without struct{ messages, rows bool }
+
 // commit writes everything dirty in one group. Messages for which there is no room
-// stay dirty, and the rest is written without them, so that queues can drain. When
-// the store refuses that, too, all of it is part of the next try.
+// stay dirty, and the rest is written without them, so that queues can drain; likewise
+// rows. When the store refuses that, too, all of it is part of the next try.
 func (c *committer) commit(t *turn) error {
 	reason := c.admit(t)
-	if reason == nil {
-		some, err := c.commitGroup(t, true)
-		if err == nil || !some {
+	w := without{messages: reason != nil}
+	for {
+		some, err := c.commitGroup(t, w)
+		switch {
+		case err == nil:
+			c.withhold(t, reason, w.messages)
+			return nil
+		case errors.Is(err, store.ErrNoState) && !w.rows:
+			w.rows = true
+		case some:
+			w.messages = true
+		default:
 			c.withhold(t, err, false)
 			return err
 		}
 		reason = err
 	}
-	_, err := c.commitGroup(t, false)
-	if err != nil {
-		reason = err
-	}
-	c.withhold(t, reason, err == nil)
-	return err
 }
 
-// commitGroup writes everything dirty, or all that is not messages. some says that
-// there are any.
-func (c *committer) commitGroup(t *turn, messages bool) (some bool, err error) {
-	g := c.gather(messages)
+// commitGroup writes everything dirty but what is left out. some says that there are
+// messages.
+func (c *committer) commitGroup(t *turn, w without) (some bool, err error) {
+	g := c.gather(w)
 	some = len(g.batch.Records) > 0
 	for _, s := range g.queues {
 		if s.share == nil {
@@ -204,10 +211,10 @@ func (c *committer) commitGroup(t *turn, messages bool) (some bool, err error) {
 
 // gather takes everything dirty. It holds order, so no record is half noted, and
 // no message stands between a share and the member that it was handed over to.
-func (c *committer) gather(messages bool) *group {
+func (c *committer) gather(w without) *group {
 	c.order.Lock()
 	defer c.order.Unlock()
-	g := c.take(messages)
+	g := c.take(w)
 	for _, s := range g.queues {
 		if s.share != nil {
 			g.batch.Queues = append(g.batch.Queues, s.position(c))
@@ -217,22 +224,29 @@ func (c *committer) gather(messages bool) *group {
 }
 
 // take takes everything dirty, or all that needs no messages: a receipt does not
-// get to the disk before its message. The caller holds order.
-func (c *committer) take(messages bool) *group {
+// get to the disk before its message. Without rows whoever waits for what is no message
+// goes on waiting: some wait for a row. The caller holds order.
+func (c *committer) take(w without) *group {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy = true
-	g := &group{line: c.line(), then: c.then, orphans: c.orphans}
-	if messages {
+	g := &group{line: c.line(), orphans: c.orphans}
+	if w.messages {
+		g.batch.Marks = c.marks.takeDeletions()
+	} else {
 		c.writeAll(g)
 		g.batch.Marks = c.marks.take()
-	} else {
-		g.batch.Marks = c.marks.takeDeletions()
 	}
-	c.writing = c.rows.size
-	g.batch.Rows, g.queues = c.rows.take(), c.dirty
-	c.dirty, c.then, c.orphans = nil, nil, nil
+	g.queues = c.dirty // messages have added to them
+	c.dirty, c.orphans = nil, nil
 	c.rowsDue, c.urgent = never, false
+	if w.rows {
+		c.rowsDue = c.now() + retryAfter
+	} else {
+		c.writing = c.rows.size
+		g.batch.Rows, g.then = c.rows.take(), c.then
+		c.then = nil
+	}
 	for _, s := range g.queues {
 		s.moved = false
 	}
@@ -316,6 +330,8 @@ func (c *committer) report(err error) {
 	c.failed = err
 	c.mu.Unlock()
 	switch {
+	case err != nil && before == nil && errors.Is(err, store.ErrNoState):
+		c.log.Error("cannot write state.db; sessions, subscriptions and retained messages are not acknowledged until it works again", "error", err)
 	case err != nil && before == nil:
 		c.log.Error("cannot write to the store; QoS 1 and 2 messages are not acknowledged until it works again", "error", err)
 	case err == nil && before != nil:

@@ -20,11 +20,6 @@ const (
 	never      = int64(1<<63 - 1)
 )
 
-// enoughRows of state.db, of which somebody waits for one, are a group: another
-// moment would save few bytes for each, and a publisher may have nothing more to send
-// before it is told of them.
-const enoughRows = 64
-
 // maxPend bounds how many records are remembered behind one that still waits.
 const maxPend = 1 << 15
 
@@ -416,19 +411,6 @@ func (c *committer) also(when int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.alsoBy(when, nil)
-}
-
-// put notes a row of state.db to be written by due. then, if not nil, is called
-// when it is on disk.
-func (c *committer) put(row store.Row, due int64, then func(*turn, error)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.rows.put(row)
-	c.weigh()
-	if then != nil && len(c.rows.list) >= enoughRows {
-		due = min(due, c.now())
-	}
-	c.alsoBy(due, then)
 }
 
 // weigh tells the budget what the rows take. The caller holds mu.

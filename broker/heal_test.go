@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"slices"
@@ -391,4 +392,39 @@ func TestShareIsOwedWhatIsPublishedAfterAPowerCut(t *testing.T) {
 	m = d.connect("m", true)
 	m.wantPublish("a", "1", 1)
 	m.wantPublish("a", "5", 1)
+}
+
+// Rows that the store does not take hold up whoever waits for them, and nobody else.
+func TestRowsThatAreRefusedHoldUpNoMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := slowBed(t)
+		var refuses atomic.Bool
+		refuses.Store(true)
+		save := d.b.commit.save
+		d.b.commit.save = func(b *store.Batch) error {
+			if refuses.Load() && len(b.Rows) > 0 {
+				return store.ErrNoState
+			}
+			return save(b)
+		}
+		kept := make(chan error, 1)
+		go func() {
+			kept <- d.b.Publish(context.Background(), mqtt.Message{Topic: "kept", Payload: []byte("x"), QoS: 1, Retain: true})
+		}()
+		time.Sleep(time.Minute)
+		for range 10 {
+			if took := d.wait(); took > 10*time.Millisecond {
+				t.Errorf("a message waits for %v", took)
+			}
+		}
+		if len(kept) > 0 || !errors.Is(d.b.commit.health(), store.ErrNoState) {
+			t.Errorf("a retained message is acknowledged (%d); the store says %v", len(kept), d.b.commit.health())
+		}
+		refuses.Store(false)
+		err := <-kept
+		synctest.Wait()
+		if err != nil || d.b.commit.health() != nil {
+			t.Errorf("the retained message: %v; the store says %v", err, d.b.commit.health())
+		}
+	})
 }

@@ -58,3 +58,21 @@ func (r *rows) putBack(list []store.Row) {
 		r.put(row)
 	}
 }
+
+// enoughRows of state.db, of which somebody waits for one, are a group: another
+// moment would save few bytes for each, and a publisher may have nothing more to send
+// before it is told of them.
+const enoughRows = 64
+
+// put notes a row of state.db to be written by due. then, if not nil, is called
+// when it is on disk.
+func (c *committer) put(row store.Row, due int64, then func(*turn, error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rows.put(row)
+	c.weigh()
+	if then != nil && len(c.rows.list) >= enoughRows {
+		due = min(due, c.now())
+	}
+	c.alsoBy(due, then)
+}

@@ -23,6 +23,10 @@ var (
 // ErrClosed means that Close was called before.
 var ErrClosed = errors.New("store is closed")
 
+// ErrNoState means that state.db is damaged, and cannot be written anew yet. No rows are
+// taken; the same batch without them may be.
+var ErrNoState = errors.New("state.db is damaged and cannot be written anew")
+
 // ErrReadOnly means that the store was opened by OpenReadOnly.
 var ErrReadOnly = errors.New("store is open for reading only")
 

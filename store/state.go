@@ -133,7 +133,7 @@ func (s *Store) healState(damage error) error {
 	f, err := s.rebuildState(damage)
 	if err != nil {
 		s.leaveState(&unrepairedState{path: filepath.Join(s.dir, stateName), damage: damage}, err)
-		return err
+		return fmt.Errorf("%w: %w", ErrNoState, err)
 	}
 	return s.adoptState(f)
 }

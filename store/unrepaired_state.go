@@ -107,7 +107,7 @@ func (s *Store) mendState() error {
 		err = s.repairStateLate(u)
 	}
 	if err != nil {
-		return fmt.Errorf("write state.db anew: %w", err)
+		return fmt.Errorf("%w: %w", ErrNoState, err)
 	}
 	s.log.Info("store: there is room for state.db")
 	return nil

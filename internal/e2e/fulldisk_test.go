@@ -125,6 +125,68 @@ func TestStartWithDamageOnAFullDisk(t *testing.T) {
 	}
 }
 
+// state.db is damaged or gone and the disk is full when the gateway starts: it starts,
+// says so, and delivers upstream all that was queued, which may make the room already;
+// when there is, it heals.
+func TestStartWithoutStateOnAFullDisk(t *testing.T) {
+	leak.Check(t)
+	for name, spoil := range map[string]func(t *testing.T, path string){
+		"damaged": zeroPages,
+		"gone": func(t *testing.T, path string) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUpstream(t)
+			u.network.SetMode(proxy.Cut)
+			g := smallDisk(t, u.address(), "size=8m")
+			const before, total = 2000, 3000
+			fleet := newFleet(t, g)
+			fleet.allow(before)
+			fleet.awaitAcked(t, before)
+			g.kill()
+			spoil(t, filepath.Join(g.data, "state.db"))
+			ballast := filepath.Join(g.data, "ballast")
+			fillDisk(t, ballast)
+			g.start()
+			g.process.awaitLine(t, "there is no room for state.db", "no space left on device")
+			g.process.awaitLine(t, "cannot write state.db", "no space left on device")
+			g.wantUnready("no space left on device")
+			u.network.SetMode(proxy.Pass)
+			u.tap.acked.awaitCount(t, before)
+			fleet.allow(total)
+			if err := os.Remove(ballast); err != nil {
+				t.Fatal(err)
+			}
+			g.process.awaitLine(t, "there is room for state.db")
+			fleet.awaitAcked(t, total)
+			u.tap.acked.awaitCount(t, total)
+			if lost := fleet.done.without(u.tap.acked, prefix); len(lost) > 0 {
+				t.Errorf("%d acknowledged messages are not upstream: %s", len(lost), some(lost))
+			}
+		})
+	}
+}
+
+// zeroPages zeroes all but the meta pages.
+func zeroPages(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(make([]byte, info.Size()-2*4096), 2*4096); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // damageMeta flips a bit of a meta page's checksum: everything else is sound.
 func damageMeta(t *testing.T, path string) {
 	t.Helper()
