@@ -48,6 +48,7 @@ func (s *Store) Run(ctx context.Context, owed func() Owed) {
 		case <-tick.C:
 		}
 		s.mendIdle()
+		s.mendSealed()
 		if !s.moved.Swap(false) && !wanted {
 			continue
 		}
@@ -220,6 +221,7 @@ func (s *Store) removeMiddle(g *segment) error {
 func (s *Store) forget(g *segment) {
 	s.unchain(g)
 	s.pool.drop(g)
+	s.dropAsIs(g)
 	s.mu.Lock()
 	s.stats.SegmentsRemoved++
 	s.mu.Unlock()

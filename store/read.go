@@ -134,7 +134,7 @@ func mayHold(spans map[uint32]span, queue uint32, after, limit uint64) bool {
 // readChunk copies records of g into c and returns up to where it looked.
 func (s *Store) readChunk(g *segment, c *chunk, queue uint32, after, limit uint64) (next uint64, err error) {
 	if u := s.asIs(g); u != nil {
-		return u.read(c, queue, after, limit), nil
+		return u.read(c, queue, after, limit)
 	}
 	next = after
 	err = s.pool.view(g, func(h *handle, tx *bolt.Tx) error {
@@ -322,5 +322,5 @@ func (s *Store) readFailed(g *segment, after uint64, err error) error {
 		s.pool.drop(g)
 		return &CorruptError{Path: g.path, Seq: max(g.first, after+1), Err: err}
 	}
-	return s.repair(g, err)
+	return s.repairOrLeave(g, err)
 }

@@ -33,6 +33,7 @@ func (s *Store) repair(g *segment, damage error) error {
 		if err == nil {
 			s.unchain(g)
 			s.pool.drop(g)
+			s.dropAsIs(g)
 		}
 		return err
 	}
@@ -286,6 +287,7 @@ func (s *Store) renamed(g *segment, path string, first uint64, swapped bool) {
 	for _, o := range old {
 		if o == g || o.first == first {
 			s.pool.drop(o)
+			s.dropAsIs(o)
 		}
 	}
 }

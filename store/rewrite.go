@@ -368,5 +368,6 @@ func (s *Store) replace(g *segment, spans map[uint32]span) (next *segment) {
 	s.segments[slices.Index(s.segments, g)] = next
 	s.mu.Unlock()
 	s.pool.drop(g)
+	s.dropAsIs(g)
 	return next
 }

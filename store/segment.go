@@ -29,6 +29,7 @@ type segment struct {
 	gone   bool   // to be closed by the last holder
 
 	salvaged bool // it is what parsed of a damaged one; guarded by Store.commit
+	left     bool // the log says that there is no room to repair it; likewise
 }
 
 // handle is an open segment.

@@ -71,6 +71,7 @@ type Store struct {
 	mu              sync.Mutex
 	segments        []*segment
 	unrepaired      *unrepaired      // the last one, if it is; nil: it is sound. Written with commit held, too
+	sealedAsIs      *unrepaired      // a sealed one that is read as it is, nil: there is none
 	unrepairedState *unrepairedState // of state.db; likewise
 	last            uint64           // highest Seq committed
 	queues          map[uint32]Queue
@@ -190,6 +191,9 @@ func (s *Store) Close() error {
 	s.pool.close()
 	if s.damaged != nil {
 		s.damaged.close()
+	}
+	if s.sealedAsIs != nil {
+		s.sealedAsIs.close()
 	}
 	if s.unrepairedState != nil {
 		s.unrepairedState.close()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"syscall"
 
 	bolt "go.etcd.io/bbolt"
@@ -11,12 +12,15 @@ import (
 
 // unrepaired stands for the newest segment while there is no room on the disk to
 // write anew what parses of it, or to begin one at all. It is read as it is, and
-// nothing is committed before it is repaired.
+// nothing is committed before it is repaired. It stands for a sealed one likewise,
+// which holds up nobody.
 type unrepaired struct {
 	*segment
 	damage  error // nil: there is no such file yet
 	why     error // it could not be written
 	salvage *salvage
+	reading sync.RWMutex // held by whoever reads the records
+	closed  bool
 	seqs    []uint64             // the records that parse
 	marks   map[string]savedRow  // likewise
 	rest    func(*bolt.Tx) error // writes all that is not a record
@@ -41,10 +45,12 @@ func (s *Store) leave(u *unrepaired) {
 func (s *Store) asIs(g *segment) *unrepaired {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.unrepaired == nil || s.unrepaired.segment != g {
-		return nil
+	for _, u := range []*unrepaired{s.unrepaired, s.sealedAsIs} {
+		if u != nil && u.segment == g {
+			return u
+		}
 	}
-	return s.unrepaired
+	return nil
 }
 
 // err is why bbolt cannot open the segment.
@@ -56,7 +62,12 @@ func (u *unrepaired) err() error {
 }
 
 // read is readChunk for it.
-func (u *unrepaired) read(c *chunk, queue uint32, after, limit uint64) (next uint64) {
+func (u *unrepaired) read(c *chunk, queue uint32, after, limit uint64) (next uint64, err error) {
+	u.reading.RLock()
+	defer u.reading.RUnlock()
+	if u.closed {
+		return after, u.damage
+	}
 	next = limit
 	from, _ := slices.BinarySearch(u.seqs, after+1)
 	_ = u.salvage.each(u.seqs[from:], func(seq uint64, value []byte) error {
@@ -69,7 +80,7 @@ func (u *unrepaired) read(c *chunk, queue uint32, after, limit uint64) (next uin
 		}
 		return nil
 	})
-	return next
+	return next, nil
 }
 
 // errEnough ends a walk.

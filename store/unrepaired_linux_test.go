@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -187,6 +188,64 @@ func TestStateIsDamagedWhileTheDiskIsFull(t *testing.T) {
 	commit(t, s, row)
 	if got := rowsOf(t, s); !strings.Contains(got, "new") {
 		t.Errorf("the rows are %q", got)
+	}
+}
+
+// Sealed segments are damaged and the disk is full: what parses of them is read where
+// it lies, one after the other, and written anew when there is room.
+func TestDamagedSealedSegmentsOnAFullDisk(t *testing.T) {
+	sound := damaged(t, func(string, []string) {})
+	dir := fullDisk(t, sound, func(dir string) {
+		segments := segmentsOf(t, dir)
+		spoilCycle(t, segments[0])
+		spoilHalf(t, segments[1])
+	})
+	want := intact(t, sound, dir, func(path string) string { return path })
+	log := &logLines{}
+	s := openTest(t, dir, Options{SegmentSize: small, Log: log.logger(), CompactInterval: time.Millisecond})
+	check := func() {
+		t.Helper()
+		if seqs, errs := readDamaged(t, s); len(want.without(seqs)) > 0 || len(errs) > 0 {
+			t.Errorf("%v of %d records on sound pages are missing; %v", want.without(seqs), len(want), errs)
+		}
+	}
+	var readers sync.WaitGroup
+	for range 3 { // they take what is known of a segment from each other
+		readers.Go(check)
+	}
+	readers.Wait()
+	if n := log.count("no room to write a damaged segment anew"); n != 2 || s.Stats().FilesQuarantined != 0 {
+		t.Errorf("the log has %d lines; %+v", n, s.Stats())
+	}
+	if err := os.Remove(filepath.Join(filepath.Dir(dir), "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var ended sync.WaitGroup
+	ended.Go(func() { s.Run(ctx, func() Owed { return nil }) })
+	for s.Stats().FilesQuarantined == 0 && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+	cancel()
+	ended.Wait()
+	check()
+	if n := s.Stats().FilesQuarantined; n != 2 || s.Verify() != nil {
+		t.Errorf("%d files were set aside, want 2; %v", n, s.Verify())
+	}
+}
+
+// What is read as it is goes with its last record, and its file with it.
+func TestDamagedSealedSegmentIsReleased(t *testing.T) {
+	dir := fullDisk(t, damaged(t, func(string, []string) {}), func(dir string) { spoilCycle(t, segmentsOf(t, dir)[0]) })
+	s := openTest(t, dir, Options{SegmentSize: small})
+	readDamaged(t, s)
+	u := s.sealedAsIs
+	if u == nil {
+		t.Fatal("no segment is read as it is")
+	}
+	commit(t, s, &Batch{Queues: []Queue{{ID: 1, Acked: damagedRecords - 1, Pending: 1}}})
+	if _, err := os.Stat(u.path); !errors.Is(err, fs.ErrNotExist) || s.sealedAsIs != nil || !u.closed {
+		t.Errorf("%q is there: %v; closed: %v", u.path, err, u.closed)
 	}
 }
 
