@@ -19,6 +19,6 @@
 //
 // Damage is an event, not the end. Of a damaged file what parses is written anew;
 // the file itself is kept as *.corrupt-<time>, that is logged and counted, and the
-// rest goes on. A record whose checksum fails is skipped and counted. bbolt panics on damage and
+// rest goes on. While there is no room for that the file is read as it is. A record whose checksum fails is skipped and counted. bbolt panics on damage and
 // a shrunken file faults in its memory map; neither leaves this package.
 package store
