@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,16 +31,13 @@ func (s *Store) Backup(w io.Writer, info BackupInfo) (*Manifest, error) {
 	}
 	files := s.pinFiles(a)
 	defer files.close()
-	positions, err := os.ReadFile(s.positions.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		a.lacks(positionsName, err)
-	}
+	loose := s.loosePositions()
 	info.Format = archiveFormat
 	if err := a.meta(infoName, info); err != nil {
 		return nil, fmt.Errorf("back up the store: %w", err)
 	}
 	a.until = time.Now().Add(pinLimit)
-	err = s.state.view(func(state *bolt.Tx) error {
+	err := s.state.view(func(state *bolt.Tx) error {
 		return s.viewActive(func(path string, newest *bolt.Tx) error {
 			unlock()
 			if err := a.tx(stateName, state); err != nil {
@@ -50,7 +46,7 @@ func (s *Store) Backup(w io.Writer, info BackupInfo) (*Manifest, error) {
 			if err := a.tx(below(s.dir, path), newest); err != nil {
 				return err
 			}
-			return a.bytes(positionsName, positions)
+			return a.bytes(positionsName, loose)
 		})
 	})
 	unlock()

@@ -145,7 +145,7 @@ func (s *Store) openNewest(g *segment) error {
 		s.restart(key)
 	}
 	if l.badMade != nil {
-		s.reportRow(g.path, metaBucket, []byte(madeKey), l.badMade)
+		s.log.Error("store: the newest segment does not say which positions are beyond it; positions fall back, so messages may arrive twice", "file", g.path, "damage", l.badMade)
 	}
 	s.takePositions(l.base)
 	return nil

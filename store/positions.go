@@ -169,7 +169,6 @@ func (s *Store) findPositions() error {
 	}
 	if damage != nil {
 		s.log.Error("store: the positions file is damaged; positions fall back, so messages may arrive twice", "file", p.path, "damage", damage)
-		s.stats.CorruptRows++
 	}
 	if p.found = all; len(all) > 0 {
 		p.count = all[0].count
@@ -187,15 +186,19 @@ func (s *Store) takePositions(b base) {
 // loosen takes over positions that the newest segment has otherwise. The caller holds mu.
 func (s *Store) loosen(queues []Queue) {
 	for _, q := range queues {
-		held, known := s.queues[q.ID]
-		if !known {
-			continue // its row is damaged, and nothing else parses
-		}
-		if _, loose := s.loose[q.ID]; !loose {
+		if held, known := s.asHeld(q.ID); known { // or its row is damaged, and its key
 			s.loose[q.ID] = held
+			s.queues[q.ID] = q.clone()
 		}
-		s.queues[q.ID] = q.clone()
 	}
+}
+
+// asHeld returns a queue as the newest segment has it. The caller holds mu.
+func (s *Store) asHeld(id uint32) (q Queue, known bool) {
+	if q, known = s.loose[id]; !known {
+		q, known = s.queues[id]
+	}
+	return q, known
 }
 
 // held notes that the newest segment has all positions.
@@ -216,6 +219,15 @@ func (s *Store) looseBut(queues []Queue) (rest []Queue) {
 		}
 	}
 	return rest
+}
+
+// loosePositions returns a positions file that has what the newest segment has otherwise.
+func (s *Store) loosePositions() []byte {
+	queues := s.looseBut(nil)
+	if len(queues) == 0 {
+		return nil
+	}
+	return positions{s.positions.count, base{s.tail.made, uint64(s.tail.txid)}, queues}.append(nil)
 }
 
 // commitPositions makes b durable in the positions file, if b is of nothing else and
@@ -261,11 +273,8 @@ func (s *Store) stays(queues []Queue) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !slices.ContainsFunc(queues, func(q Queue) bool {
-		held, ok := s.loose[q.ID]
-		if !ok {
-			held, ok = s.queues[q.ID]
-		}
-		return !ok || q.Gone || s.needs(q) != s.needs(held)
+		held, known := s.asHeld(q.ID)
+		return !known || q.Gone || s.needs(q) != s.needs(held)
 	})
 }
 

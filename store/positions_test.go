@@ -111,16 +111,22 @@ func TestFirstPositionsAfterAStartAreHeld(t *testing.T) {
 // of a queue that drains: it reads again what it had acknowledged in its segment, and
 // nothing that it is owed by what it then says is missing.
 func TestPositionsFileIsLost(t *testing.T) {
-	for name, spoil := range map[string]func(t *testing.T, path string){
-		"missing":               remove,
-		"empty":                 func(t *testing.T, path string) { truncate(t, path, 0) },
-		"cut short":             func(t *testing.T, path string) { truncate(t, path, positionsSlot/2) },
-		"zeroed":                func(t *testing.T, path string) { write(t, path, 0, make([]byte, 2*positionsSlot)) },
-		"something else":        func(t *testing.T, path string) { write(t, path, 0, bytes.Repeat([]byte("junk"), positionsSlot/2)) },
-		"one place is damaged":  func(t *testing.T, path string) { flipByte(t, path, 20, 1) },
-		"the other one is":      func(t *testing.T, path string) { flipByte(t, path, positionsSlot+20, 1) },
-		"of a later version":    func(t *testing.T, path string) { flipByte(t, path, 4, 2); flipByte(t, path, positionsSlot+4, 2) },
-		"its length is damaged": func(t *testing.T, path string) { flipByte(t, path, 0, 0x80); flipByte(t, path, positionsSlot, 0x80) },
+	for name, c := range map[string]struct {
+		told  bool
+		spoil func(t *testing.T, path string)
+	}{
+		"missing":              {false, remove},
+		"empty":                {false, func(t *testing.T, path string) { truncate(t, path, 0) }},
+		"cut short":            {false, func(t *testing.T, path string) { truncate(t, path, positionsSlot/2) }},
+		"zeroed":               {false, func(t *testing.T, path string) { write(t, path, 0, make([]byte, 2*positionsSlot)) }},
+		"something else":       {true, func(t *testing.T, path string) { write(t, path, 0, bytes.Repeat([]byte("junk"), positionsSlot/2)) }},
+		"one place is damaged": {false, func(t *testing.T, path string) { flipByte(t, path, 20, 1) }},
+		"the other one is":     {false, func(t *testing.T, path string) { flipByte(t, path, positionsSlot+20, 1) }},
+		"of a later version":   {true, func(t *testing.T, path string) { flipByte(t, path, 4, 2); flipByte(t, path, positionsSlot+4, 2) }},
+		"its length is damaged": {true, func(t *testing.T, path string) {
+			flipByte(t, path, 0, 0x80)
+			flipByte(t, path, positionsSlot, 0x80)
+		}},
 	} {
 		for acked := uint64(10); acked < 1000; acked += 170 {
 			t.Run(fmt.Sprint(name, " at ", acked), func(t *testing.T) {
@@ -135,11 +141,11 @@ func TestPositionsFileIsLost(t *testing.T) {
 					t.Errorf("the newest segment has %d, all know %d", acks[1], releasing[0].Acked)
 				}
 				closeTest(t, s)
-				spoil(t, filepath.Join(dir, positionsName))
+				c.spoil(t, filepath.Join(dir, positionsName))
 				log := &logLines{}
 				s = openTest(t, dir, Options{SegmentSize: small, Log: log.logger()})
-				if n := s.Stats().CorruptRows; n > 0 != (log.count("positions file is damaged") == 1) {
-					t.Errorf("%d reported, log: %s", n, log.buf.String())
+				if told := log.count("positions file is damaged") == 1; told != c.told || s.Stats().CorruptRows > 0 {
+					t.Errorf("it is told: %v; %+v; log: %s", told, s.Stats(), log.buf.String())
 				}
 				checkFallenBack(t, s, releasing)
 				release(t, s, acked+4)

@@ -315,7 +315,11 @@ const backupName = "backup"
 // backUp puts a backup of the store into dir, in place of the one before.
 func backUp(s *Store, dir string) error {
 	var archive bytes.Buffer
-	if _, err := s.Backup(&archive, BackupInfo{}); err != nil {
+	m, err := s.Backup(&archive, BackupInfo{})
+	if err == nil && len(m.Lacks) > 0 {
+		err = fmt.Errorf("the backup lacks %v", m.Lacks)
+	}
+	if err != nil {
 		return err
 	}
 	aside := filepath.Join(dir, backupName+".new")

@@ -116,11 +116,8 @@ func (s *Store) acked() map[uint32]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	acked := make(map[uint32]uint64, len(s.queues))
-	for id, q := range s.queues {
-		if held, ok := s.loose[id]; ok {
-			q = held
-		}
-		if q.Pending > 0 {
+	for id := range s.queues {
+		if q, _ := s.asHeld(id); q.Pending > 0 {
 			acked[id] = q.Acked
 		}
 	}

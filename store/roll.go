@@ -215,7 +215,7 @@ func (s *Store) removeReleased() {
 }
 
 // released returns the oldest segment if it is sealed and every queue that is
-// owed anything is past it.
+// owed anything is past it, as the newest segment has it.
 func (s *Store) released() *segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,8 +223,8 @@ func (s *Store) released() *segment {
 		return nil
 	}
 	last := s.segments[1].first - 1
-	for _, q := range s.queues {
-		if q.Pending > 0 && q.Acked < last {
+	for id := range s.queues {
+		if q, _ := s.asHeld(id); q.Pending > 0 && q.Acked < last {
 			return nil
 		}
 	}
