@@ -103,7 +103,16 @@ func TestFirstPositionsAfterAStartAreHeld(t *testing.T) {
 		if s.positions.count != count+2 || s.acked()[1] != acked-10 {
 			t.Errorf("at %d the newest segment has %v", acked, s.acked())
 		}
+		commit(t, s, &Batch{Marks: []Row{{Key: []byte("m"), Value: []byte("v")}}})
 		closeTest(t, s)
+	}
+	s = openTest(t, dir, Options{SegmentSize: small})
+	count := s.positions.count
+	if _, err := s.Rewrite(200, nil); err != nil || s.unnamed {
+		t.Fatalf("the journal is not synced by rewriting a segment: %v", err)
+	}
+	if release(t, s, 80); s.positions.count != count {
+		t.Error("the file takes positions beyond what may not be on the disk")
 	}
 }
 
@@ -142,6 +151,9 @@ func TestPositionsFileIsLost(t *testing.T) {
 				}
 				closeTest(t, s)
 				c.spoil(t, filepath.Join(dir, positionsName))
+				if r, err := Inspect(dir); err != nil || (r.of(dir, filepath.Join(dir, positionsName)) != nil) != c.told || len(r.Missing) > 0 {
+					t.Errorf("verify says %+v, %v", r, err)
+				}
 				log := &logLines{}
 				s = openTest(t, dir, Options{SegmentSize: small, Log: log.logger()})
 				if told := log.count("positions file is damaged") == 1; told != c.told || s.Stats().CorruptRows > 0 {
