@@ -260,10 +260,11 @@ func (b *Batch) beside() bool {
 	return len(b.Queues) == 0 || len(b.Records) > 0 || len(b.Marks) > 0 || len(b.Rows) > 0
 }
 
-// sound reports whether what the newest segment shows is on the disk for certain.
+// sound reports whether what the newest segment shows is on the disk for certain, with
+// its name, which is synced before its first commit.
 func (s *Store) sound() bool {
 	t := &s.tail
-	return t.made != 0 && !t.sealed && !t.suspect && !t.file.unsettled && !s.unnamed && s.noted == t.segment.first
+	return t.made != 0 && !t.sealed && !t.suspect && !t.file.unsettled && s.noted == t.segment.first
 }
 
 // stays reports whether all of queues are known and stay in the segment that they are
@@ -292,7 +293,7 @@ func (p *positionsFile) write(count uint64) (w Wear, err error) {
 		if err := p.create(); err != nil {
 			return w, err
 		}
-		w = Wear{Bytes: 2 * positionsSlot, Syncs: 2}
+		w = Wear{Bytes: 2 * positionsSlot, Syncs: 1}
 	}
 	n := (len(p.buf) + pageSize - 1) / pageSize * pageSize
 	p.buf = append(p.buf, make([]byte, n-len(p.buf))...)
@@ -313,10 +314,7 @@ func (p *positionsFile) create() error {
 		_, err = f.WriteAt(page, at)
 	}
 	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(p.path))
+		err = syncDir(filepath.Dir(p.path)) // the first write syncs the rest
 	}
 	if err != nil {
 		return errors.Join(err, f.Close(), os.Remove(p.path))

@@ -116,6 +116,30 @@ func TestFirstPositionsAfterAStartAreHeld(t *testing.T) {
 	}
 }
 
+// A segment that cannot be used on, and one that state.db does not know for the newest
+// one, take the next positions as any commit.
+func TestPositionsGoWhereACommitHasToCome(t *testing.T) {
+	dir := t.TempDir()
+	s := drained(t, dir, 30)
+	count, segments := s.positions.count, len(segmentsOf(t, dir))
+	s.tail.suspect = true
+	if release(t, s, 40); s.positions.count != count || len(segmentsOf(t, dir)) != segments+1 {
+		t.Errorf("%d segments, want another than the %d", len(segmentsOf(t, dir)), segments)
+	}
+	release(t, s, 45)
+	zeroRoot(t, filepath.Join(dir, stateName))
+	commit(t, s, &Batch{Rows: []Row{{Table: "t", Key: []byte("k"), Value: []byte("v")}}})
+	if s.noted != 0 {
+		t.Fatal("state.db is not damaged")
+	}
+	if release(t, s, 50); s.noted != s.tail.segment.first || s.acked()[1] != 50 {
+		t.Errorf("state.db has %d for the newest segment, which has %v", s.noted, s.acked())
+	}
+	if release(t, s, 60); s.positions.count != count+2 {
+		t.Error("no positions go alone from then on")
+	}
+}
+
 // What only the positions file has is lost, all of it or the last write, at any point
 // of a queue that drains: it reads again what it had acknowledged in its segment, and
 // nothing that it is owed by what it then says is missing.
@@ -238,7 +262,7 @@ func TestSegmentBegunAnewHasOtherPositions(t *testing.T) {
 	mark := Row{Key: []byte("m"), Value: []byte("v")}
 	set(1)
 	set(2)
-	txid, made, path := s.tail.txid, s.tail.made, s.positions.path
+	txid, segment, path := s.tail.txid, s.tail.segment, s.positions.path
 	if s.positions.count != 1 {
 		t.Fatalf("%d writes of positions alone, want 1", s.positions.count)
 	}
@@ -249,11 +273,11 @@ func TestSegmentBegunAnewHasOtherPositions(t *testing.T) {
 	set(3, mark)
 	s.tail.suspect = true
 	for range txid {
-		if s.tail.txid != txid || s.tail.made == made {
+		if s.tail.txid != txid || s.tail.segment == segment {
 			set(4, mark)
 		}
 	}
-	if s.tail.txid != txid || s.tail.made == made || len(segmentsOf(t, dir)) != 1 {
+	if s.tail.txid != txid || s.tail.segment == segment || len(segmentsOf(t, dir)) != 1 {
 		t.Fatalf("the segment begun anew is at %d, want %d; %v", s.tail.txid, txid, segmentsOf(t, dir))
 	}
 	closeTest(t, s)
