@@ -23,7 +23,7 @@ type tail struct {
 	segment *segment
 	file    *boltFile
 	txid    int    // of the last transaction known to be durable
-	made    uint64 // what madeKey says, 0: nothing yet
+	made    uint64 // what madeKey says, 0: nothing yet, or it is sealed
 
 	part     uint64 // first record of the part that takes records, 0: none yet
 	partSize int

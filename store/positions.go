@@ -264,7 +264,7 @@ func (b *Batch) beside() bool {
 // its name, which is synced before its first commit.
 func (s *Store) sound() bool {
 	t := &s.tail
-	return t.made != 0 && !t.sealed && !t.suspect && !t.file.unsettled && s.noted == t.segment.first
+	return t.made != 0 && !t.suspect && !t.file.unsettled && s.noted == t.segment.first
 }
 
 // stays reports whether all of queues are known and stay in the segment that they are
