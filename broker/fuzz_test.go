@@ -60,7 +60,7 @@ const (
 type fuzzed struct {
 	b     *Broker
 	left  int
-	close func()
+	close func(t testing.TB)
 }
 
 func (z *fuzzed) ready(t testing.TB) {
@@ -69,7 +69,7 @@ func (z *fuzzed) ready(t testing.TB) {
 		return
 	}
 	if z.close != nil {
-		z.close()
+		z.close(t)
 	}
 	dir, err := os.MkdirTemp("", "fuzz")
 	if err != nil {
@@ -93,7 +93,7 @@ func (z *fuzzed) ready(t testing.TB) {
 	served := make(chan error, 1)
 	go func() { served <- b.Serve(ctx) }()
 	z.b, z.left = b, fuzzedRounds
-	z.close = func() {
+	z.close = func(t testing.TB) {
 		cancel()
 		if err := <-served; err != nil {
 			t.Errorf("Serve: %v", err)
@@ -118,11 +118,11 @@ func FuzzConnection(f *testing.F) {
 	z := new(fuzzed)
 	f.Cleanup(func() {
 		if z.close != nil {
-			z.close()
+			z.close(f)
 		}
 	})
 	f.Fuzz(func(t *testing.T, sizes, in []byte) {
-		z.ready(f)
+		z.ready(t)
 		if len(in) > 4*fuzzedPacket {
 			return
 		}
