@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"tidegate/mqtt/packet"
 )
 
 // Packet types as they stand in the first byte (MQTT 3.1.1, section 2.2.1).
 const (
 	typePublish = 3
+	typePuback  = 4
 	typePubrel  = 6
 	typePubcomp = 7
 )
@@ -21,14 +24,17 @@ var errLength = errors.New("the server sends a packet whose length makes no sens
 // limit: paho allocates whatever a header claims. It cuts a PUBLISH that is
 // larger down to its topic and notes its identifier, so that it can be
 // acknowledged without a payload, and never comes again. Any other packet is
-// never that large, and ends the connection. PUBREL it keeps back: paho would answer it at once.
+// never that large, and ends the connection. PUBREL it keeps back: paho would answer it at once. It
+// does so with a PUBACK of MQTT 5, too, that says yes and no more: the receipt is not paho's.
 type guard struct {
 	src      *bufio.Reader
 	limit    int
 	five     bool            // MQTT 5: properties follow the identifier
 	released func(id uint16) // is told of PUBREL; it may block
+	acked    func(id uint16) // is told of PUBACK; nil: paho is
 	cut      numbers         // of what is cut, until it is handed on
 	ready    []byte          // to be read next: a header, or a small packet
+	header   [5]byte         // room for it
 	left     int             // bytes of the packet behind ready
 }
 
@@ -66,9 +72,28 @@ func (g *guard) next() error {
 		return fmt.Errorf("the server sends a packet of type %d with %d bytes, which no such packet has", kind, size)
 	case kind == typePubrel && size >= 2:
 		return g.release(size)
+	case kind == typePuback && g.acked != nil && size >= 2 && size <= 4:
+		if took, err := g.acknowledge(size); took || err != nil {
+			return err
+		}
 	}
-	g.ready, g.left = binary.AppendUvarint([]byte{first}, uint64(size)), size
+	g.ready, g.left = binary.AppendUvarint(append(g.header[:0], first), uint64(size)), size
 	return nil
+}
+
+// acknowledge takes a PUBACK of size bytes (MQTT 5.0, section 3.4), unless it says no, or why.
+func (g *guard) acknowledge(size int) (took bool, err error) {
+	b, err := g.src.Peek(size)
+	if err != nil {
+		return false, unexpected(err)
+	}
+	if size > 2 && packet.Reason(b[2]).Failed() || size > 3 && b[3] > 0 {
+		return false, nil
+	}
+	id := binary.BigEndian.Uint16(b)
+	_, _ = g.src.Discard(size)
+	g.acked(id)
+	return true, nil
 }
 
 // release takes a PUBREL of size bytes.

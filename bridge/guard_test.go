@@ -51,6 +51,49 @@ func TestGuardKeepsBackWhatIsReleased(t *testing.T) {
 	}
 }
 
+func TestGuardKeepsBackWhatIsAcknowledged(t *testing.T) {
+	pingresp := "\xd0\x00"
+	for _, puback := range []string{"\x40\x02\x01\x2c", "\x40\x03\x01\x2c\x10", "\x40\x04\x01\x2c\x10\x00"} {
+		var ids []uint16
+		g := newGuard(strings.NewReader(pingresp+puback+pingresp), 1000)
+		g.acked = func(id uint16) { ids = append(ids, id) }
+		got, err := io.ReadAll(g)
+		if err != nil || string(got) != pingresp+pingresp || !slices.Equal(ids, []uint16{300}) {
+			t.Errorf("of %x came %x, acknowledged %d, %v", puback, got, ids, err)
+		}
+	}
+	g := newGuard(strings.NewReader("\x40\x03\x01\x2c"), 1000)
+	g.acked = func(id uint16) { t.Errorf("half a PUBACK acknowledges %d", id) }
+	if _, err := io.ReadAll(g); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the end within a PUBACK: %v", err)
+	}
+}
+
+// What says more than yes, or makes no sense, is paho's.
+func TestGuardPassesOnWhatIsRefused(t *testing.T) {
+	for _, sent := range []string{"\x40\x03\x01\x2c\x87", "\x40\x09\x01\x2c\x10\x05\x1f\x00\x02no", "\x40\x04\x01\x2c\x10\x01", "\x40\x01\x01", "\x50\x02\x01\x2c"} {
+		g := newGuard(strings.NewReader(sent), 1000)
+		g.acked = func(id uint16) { t.Errorf("%x acknowledges %d", sent, id) }
+		if got, err := io.ReadAll(g); err != nil || string(got) != sent {
+			t.Errorf("of %x came %x, %v", sent, got, err)
+		}
+	}
+}
+
+func TestGuardTakesNoMemory(t *testing.T) {
+	puback, sent := []byte("\x40\x02\x01\x2c"), bytes.NewReader(nil)
+	for name, acked := range map[string]func(uint16){"3.1.1": nil, "5": func(uint16) {}} {
+		g, packet := newGuard(sent, 1000), make([]byte, 4)
+		g.acked = acked
+		if n := testing.AllocsPerRun(100, func() {
+			sent.Reset(puback)
+			_, _ = io.ReadFull(g, packet)
+		}); n > 0 {
+			t.Errorf("MQTT %s: %v allocations for a PUBACK", name, n)
+		}
+	}
+}
+
 func TestGuardCutsWhatIsLarge(t *testing.T) {
 	var sent bytes.Buffer
 	sent.Write(publishPacket(2, 9, "large", make([]byte, 100_000)))

@@ -85,6 +85,7 @@ func (c *paho5Client) newLink(conn net.Conn) *paho5Link {
 		wire: &whole{wire: w}, session: newSession5(w.fail), intake: newIntake(w), status: c.status,
 		aliases: make(map[string]uint16),
 	}
+	w.in.acked = l.session.accepted
 	l.client = paho5.NewClient(paho5.ClientConfig{
 		Conn:              l.wire,
 		Session:           l.session,

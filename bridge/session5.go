@@ -92,21 +92,28 @@ func (s *session5) PacketReceived(p *packets.ControlPacket, messages chan<- *pac
 	return nil
 }
 
-// published finishes the receipt of a PUBLISH.
+// accepted finishes the receipt of the PUBLISH id, which the server has.
+func (s *session5) accepted(id uint16) { s.finish(id, nil) }
+
+// published likewise, if that is what p says.
 func (s *session5) published(p *packets.Puback) {
-	s.mu.Lock()
-	r := s.receipts[p.PacketID]
-	delete(s.receipts, p.PacketID)
-	s.mu.Unlock()
-	reason := packet.Reason(p.ReasonCode)
-	switch {
-	case r == nil:
-		s.lose(fmt.Errorf("the server acknowledges the message %d, which was not sent", p.PacketID))
-	case reason.Failed():
-		r.finish(&refusal{reason, p.Properties.ReasonString})
-	default:
-		r.finish(nil)
+	var err error
+	if reason := packet.Reason(p.ReasonCode); reason.Failed() {
+		err = &refusal{reason, p.Properties.ReasonString}
 	}
+	s.finish(p.PacketID, err)
+}
+
+func (s *session5) finish(id uint16, err error) {
+	s.mu.Lock()
+	r := s.receipts[id]
+	delete(s.receipts, id)
+	s.mu.Unlock()
+	if r == nil {
+		s.lose(fmt.Errorf("the server acknowledges the message %d, which was not sent", id))
+		return
+	}
+	r.finish(err)
 }
 
 func (s *session5) answered(p *packets.ControlPacket) {

@@ -124,10 +124,10 @@ func (m *monitor) sent() {
 	m.status.InFlight++
 }
 
-func (m *monitor) acknowledged() {
+func (m *monitor) acknowledged(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status.InFlight--
 	m.status.Acknowledged++
-	m.status.LastAck = time.Now()
+	m.status.LastAck = now
 }

@@ -246,12 +246,10 @@ func (f *firsts) first(thing string) bool {
 // confirm acknowledges to the inbox what the server acknowledged, in order, until
 // sent is closed and empty or the link is lost.
 func (u *uplink) confirm(sent <-chan owed) {
-	patience := time.Duration(u.cfg.StallTimeout)
-	stall := time.NewTimer(patience)
+	stall := time.NewTimer(time.Duration(u.cfg.StallTimeout))
 	defer stall.Stop()
 	for o := range u.promptly(sent) {
-		stall.Reset(patience)
-		if !u.await(o, stall.C) {
+		if !u.await(o, stall) {
 			u.head = o.d.Seq
 			return
 		}
@@ -281,37 +279,57 @@ func (u *uplink) promptly(sent <-chan owed) iter.Seq[owed] {
 
 // await waits for the receipt of o and reports whether o was acknowledged. If it
 // was not, the link is lost: await aborts it when the receipt is an error, or
-// does not come before stalled.
-func (u *uplink) await(o owed, stalled <-chan time.Time) bool {
+// does not come before stall, if there is one, is over.
+func (u *uplink) await(o owed, stall *time.Timer) bool {
 	select {
 	case <-o.Done():
 	default:
 		u.window.wake()
+		if !u.receive(o, stall) {
+			return false
+		}
 	}
-	select {
-	case <-o.Done():
-	case <-u.link.alive().Done():
-		return false
-	case <-stalled:
-		u.link.abort(&stallError{u.server, time.Duration(u.cfg.StallTimeout)})
-		return false
-	}
-	var refused *refusal
-	err := o.Error()
+	err, now := o.Error(), time.Now()
 	switch {
 	case u.link.alive().Err() != nil:
 		return false
-	case errors.As(err, &refused) && refused.final():
-		u.monitor.update(func(s *Status) { s.InFlight-- })
-		u.bury(o.d, refused)
-	case err != nil:
-		u.link.abort(err)
+	case err != nil && !u.refused(o, err):
 		return false
-	default:
-		u.monitor.acknowledged() // first: who sees an empty queue sees it counted
+	case err == nil:
+		u.monitor.acknowledged(now) // first: who sees an empty queue sees it counted
 		u.inbox.Ack(o.d.Seq)
 	}
-	u.window.leave(o.from, time.Since(o.at) > slowAfter(time.Duration(u.cfg.StallTimeout)))
+	u.window.leave(o.from, now.Sub(o.at) > slowAfter(time.Duration(u.cfg.StallTimeout)))
+	return true
+}
+
+// receive waits for the receipt of o, and aborts the link if stall is over first.
+func (u *uplink) receive(o owed, stall *time.Timer) bool {
+	var over <-chan time.Time
+	if stall != nil {
+		stall.Reset(time.Duration(u.cfg.StallTimeout))
+		over = stall.C
+	}
+	select {
+	case <-o.Done():
+		return true
+	case <-u.link.alive().Done():
+	case <-over:
+		u.link.abort(&stallError{u.server, time.Duration(u.cfg.StallTimeout)})
+	}
+	return false
+}
+
+// refused puts o aside if its receipt, err, says that the server never takes it, and
+// else aborts the link.
+func (u *uplink) refused(o owed, err error) bool {
+	var why *refusal
+	if !errors.As(err, &why) || !why.final() {
+		u.link.abort(err)
+		return false
+	}
+	u.monitor.update(func(s *Status) { s.InFlight-- })
+	u.bury(o.d, why)
 	return true
 }
 

@@ -91,6 +91,15 @@ func TestAFailedReceiptEndsTheLink(t *testing.T) {
 	}
 }
 
+func TestAnAcknowledgementTakesNoMemory(t *testing.T) {
+	u, r := newUplink(t, newLocal(readings(1)...), newFakeLink(nil)), newReceipt5()
+	r.finish(nil)
+	o := owed{receipt: r, d: mqtt.Delivery{Seq: 1}, at: time.Now()}
+	if n := testing.AllocsPerRun(100, func() { u.await(o, nil) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 // What was handed to a link that is lost meanwhile still tells who was under way.
 // givesUp is a link that does not send one message, but would send the next.
 type givesUp struct {
