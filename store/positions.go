@@ -290,10 +290,9 @@ func (s *Store) needs(q Queue) int {
 // write writes p.buf and makes it durable.
 func (p *positionsFile) write(count uint64) (w Wear, err error) {
 	if p.file == nil {
-		if err := p.create(); err != nil {
+		if w, err = p.create(); err != nil {
 			return w, err
 		}
-		w = Wear{Bytes: 2 * positionsSlot, Syncs: 1}
 	}
 	n := (len(p.buf) + pageSize - 1) / pageSize * pageSize
 	p.buf = append(p.buf, make([]byte, n-len(p.buf))...)
@@ -303,24 +302,29 @@ func (p *positionsFile) write(count uint64) (w Wear, err error) {
 	return w.plus(Wear{Bytes: uint64(n), Syncs: 1}), err
 }
 
-// create makes the file anew: a write must find its blocks there, or it would take a
-// sync of the file system's journal. It has nothing that somebody still needs.
-func (p *positionsFile) create() error {
-	f, err := os.OpenFile(p.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+// create opens the file, or makes it: a write must find its blocks there, or it would take
+// a sync of the file system's journal. What it has of before is void, and stays, so that
+// no more than one place is torn.
+func (p *positionsFile) create() (w Wear, err error) {
+	f, err := os.OpenFile(p.path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return w, err
 	}
-	for at, page := int64(0), make([]byte, pageSize); at < 2*positionsSlot && err == nil; at += pageSize { // see makeEmpty
-		_, err = f.WriteAt(page, at)
+	if fileSize(p.path) < 2*positionsSlot {
+		w.Bytes = 2 * positionsSlot
+		for at, page := int64(0), make([]byte, pageSize); at < 2*positionsSlot && err == nil; at += pageSize { // see makeEmpty
+			_, err = f.WriteAt(page, at)
+		}
 	}
 	if err == nil {
+		w.Syncs = 1
 		err = syncDir(filepath.Dir(p.path)) // the first write syncs the rest
 	}
 	if err != nil {
-		return errors.Join(err, f.Close(), os.Remove(p.path))
+		return w, errors.Join(err, f.Close(), os.Remove(p.path))
 	}
 	p.file = f
-	return nil
+	return w, nil
 }
 
 // refuse has the positions go to the newest segment until there may be room.

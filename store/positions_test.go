@@ -114,6 +114,10 @@ func TestFirstPositionsAfterAStartAreHeld(t *testing.T) {
 	if release(t, s, 80); s.positions.count != count {
 		t.Error("the file takes positions beyond what may not be on the disk")
 	}
+	release(t, s, 90)
+	if all, damage, err := readPositions(s.positions.path); s.positions.count != count+1 || len(all) != 2 || damage != nil || err != nil {
+		t.Errorf("a start leaves %d places of the file and writes %d times: %v, %v", len(all), s.positions.count-count, damage, err)
+	}
 }
 
 // A segment that cannot be used on, and one that state.db does not know for the newest
