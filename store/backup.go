@@ -26,8 +26,8 @@ func (s *Store) Backup(w io.Writer, info BackupInfo) (*Manifest, error) {
 	if s.isClosed() {
 		return nil, ErrClosed
 	}
-	if u := s.stateAsIs(); u != nil {
-		return nil, fmt.Errorf("back up the store: %w", u.damage)
+	if err := s.mendState(); err != nil {
+		return nil, fmt.Errorf("back up the store: %w", err)
 	}
 	files := s.pinFiles(a)
 	defer files.close()

@@ -175,8 +175,13 @@ func (s *Store) noteNewest() {
 	})
 	s.wore(wearSegments, s.state.spent())
 	if err == nil {
-		s.noted = first
+		s.noted, s.unnoted = first, false
+		return
 	}
+	if !s.unnoted {
+		s.log.Warn("store: cannot note which segment is the newest; the next commit tries again", "file", s.state.path, "error", err)
+	}
+	s.unnoted = true
 }
 
 // reportMissing says that a file is not there, and counts it.

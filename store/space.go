@@ -55,7 +55,10 @@ func (s *Store) journalBytes() (sum int64) {
 // measureAside sums up the damaged files that were set aside before.
 func (s *Store) measureAside() {
 	for _, dir := range []string{s.dir, s.journal()} {
-		entries, _ := os.ReadDir(dir) // it was read a moment ago
+		entries, err := os.ReadDir(dir)
+		if err != nil { // it was read a moment ago
+			s.log.Warn("store: files that were set aside may not count against store.max_size", "directory", dir, "error", err)
+		}
 		for _, e := range entries {
 			if strings.Contains(e.Name(), corruptInfix) {
 				s.aside += fileSize(filepath.Join(dir, e.Name()))

@@ -59,10 +59,13 @@ func (s *Store) newState(path string) error {
 	if lock != nil {
 		lock.Close()
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return s.beginState(f)
+	case s.stats.StateLost:
 		return s.startWithout(path, &CorruptError{Path: path, Err: errMissing}, err)
 	}
-	return s.beginState(f)
+	return err // there is nothing to go on with
 }
 
 // beginState goes on with the open file.

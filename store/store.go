@@ -65,6 +65,7 @@ type Store struct {
 	scratch   []byte   // where the values of a batch are put together
 	unnamed   bool     // the journal directory has changes that are not synced
 	noted     uint64   // first record of the segment that state.db takes for the newest
+	unnoted   bool     // it could not be told
 	damaged   *salvage // whose file is open: what somebody may still read of an unrepaired segment
 
 	// mu guards what readers see. The active segment is the last one.

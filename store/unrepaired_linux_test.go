@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -113,7 +114,7 @@ func TestDamagedStateOnAFullDisk(t *testing.T) {
 			if st := s.Stats(); !st.Unrepaired || !st.StateLost || log.count("no room for state.db") != 1 || s.Verify() == nil {
 				t.Errorf("%+v; log: %s", st, log.buf.String())
 			}
-			if _, err := s.Backup(io.Discard, BackupInfo{}); !isCorrupt(err) {
+			if _, err := s.Backup(io.Discard, BackupInfo{}); !errors.Is(err, ErrNoState) {
 				t.Errorf("backup: %v", err)
 			}
 			before := rowsOf(t, s)
@@ -188,6 +189,22 @@ func TestStateIsDamagedWhileTheDiskIsFull(t *testing.T) {
 	commit(t, s, row)
 	if got := rowsOf(t, s); !strings.Contains(got, "new") {
 		t.Errorf("the rows are %q", got)
+	}
+}
+
+// A directory that is empty is not begun on a full disk: a journal without state.db
+// would look like damage to whoever comes next.
+func TestNothingBeginsOnAFullDisk(t *testing.T) {
+	dir := fullDisk(t, t.TempDir(), func(string) {})
+	s, err := Open(dir, Options{Log: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		s.Close()
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("opened: %v, want %v", err, syscall.ENOSPC)
+	}
+	if segments, _ := filepath.Glob(filepath.Join(dir, journalDir, "*")); len(segments) > 0 {
+		t.Errorf("it has begun %q", segments)
 	}
 }
 
