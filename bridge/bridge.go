@@ -256,7 +256,7 @@ func (b *Bridge) newWindow(l link) *window {
 	if b.cfg.CatchUp.Order == inOrder {
 		share = 0
 	}
-	w := newWindow(first, min(b.cfg.MaxInflight, l.limit()), share)
+	w := newWindow(first, min(b.cfg.MaxInflight, l.limit()), share, slowAfter(time.Duration(b.cfg.StallTimeout)))
 	w.idle = l.flush
 	return w
 }

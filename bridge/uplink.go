@@ -56,7 +56,7 @@ type owed struct {
 	receipt
 	d    mqtt.Delivery
 	from stream
-	at   time.Time // when it was sent
+	at   time.Time // when it was sent; zero: nobody acknowledges it
 }
 
 // run moves messages until ctx is done, which is no error, or the link is lost.
@@ -171,9 +171,10 @@ func (u *uplink) publish(from stream, d mqtt.Delivery, m mqtt.Message, sent chan
 	m.Payload, m.Properties = sealed.Payload, sealed.Properties
 	u.monitor.sent()
 	u.sending(d, m)
-	o = owed{u.link.publish(m), d, from, time.Now()}
+	o = owed{receipt: u.link.publish(m), d: d, from: from}
 	u.heed(o)
 	if m.QoS != mqtt.AtMostOnce {
+		o.at = time.Now()
 		sent <- o // has room for all that the window lets through
 	}
 	return o, true
@@ -299,7 +300,7 @@ func (u *uplink) await(o owed, stall *time.Timer) bool {
 		u.monitor.acknowledged(now) // first: who sees an empty queue sees it counted
 		u.inbox.Ack(o.d.Seq)
 	}
-	u.window.leave(o.from, now.Sub(o.at) > slowAfter(time.Duration(u.cfg.StallTimeout)))
+	u.window.leave(o.from, o.at)
 	return true
 }
 

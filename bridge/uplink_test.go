@@ -62,7 +62,7 @@ func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 	}
 	return &uplink{
 		cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, ripe: func(context.Context, mqtt.Delivery) bool { return true }, seal: func(d mqtt.Delivery) mqtt.Delivery { return d }, sending: func(mqtt.Delivery, mqtt.Message) {},
-		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight, 0), warned: &firsts{},
+		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight, 0, slowAfter(time.Duration(cfg.StallTimeout))), warned: &firsts{},
 		pacer: newPacer(cfg.CatchUp.Rate, inbox.Arrived, l.flush), owes: func() int64 { return local.Backlog("bridge/cloud") },
 	}
 }

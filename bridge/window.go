@@ -22,8 +22,9 @@ const firstWindow = 8
 // none of them need wait for an acknowledgement.
 type window struct {
 	most  int
-	share int    // of live messages, in percent
-	idle  func() // is called before somebody waits
+	share int           // of live messages, in percent
+	slow  time.Duration // an acknowledgement that takes longer halves it
+	idle  func()        // is called before somebody waits
 
 	mu    sync.Mutex
 	size  int
@@ -34,12 +35,13 @@ type window struct {
 	peaks [2]int           // the most live messages under way, in this round and the last
 	round int              // acknowledgements until the next one
 	last  stream           // that took a place last
+	depth depth            // of the backlog
 	room  [2]chan struct{} // each holds one token while there may be room
 }
 
-func newWindow(first, most int, share units.Percent) *window {
+func newWindow(first, most int, share units.Percent, slow time.Duration) *window {
 	return &window{
-		most: most, share: int(share), idle: func() {}, size: min(first, most), quick: true,
+		most: most, share: int(share), slow: slow, idle: func() {}, size: min(first, most), quick: true, depth: depth{most: most},
 		room: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
 	}
 }
@@ -66,6 +68,9 @@ func (w *window) tryEnter(of stream) bool {
 		return false
 	}
 	w.under[of]++
+	if of == live {
+		w.depth.begin()
+	}
 	w.peaks[0] = max(w.peaks[0], w.under[live])
 	w.last = of
 	return true
@@ -89,20 +94,26 @@ func (w *window) free(of stream) bool {
 	case w.waits[live] && w.under[live] < share:
 		return false
 	default:
-		return w.under[backlog] < w.size-min(share, max(w.peaks[0], w.peaks[1])+1+w.size/spare)
+		limit, batch := w.depth.of(w.size - min(share, max(w.peaks[0], w.peaks[1])+1+w.size/spare))
+		room := limit - w.under[backlog]
+		return room > 0 && (!w.waits[backlog] || room >= batch)
 	}
 }
 
-// leave gives a place of the stream back, after an acknowledgement that was slow or
-// was not. Wake must follow, for several at once, so that what gets their places goes
-// out together.
-func (w *window) leave(of stream, slow bool) {
+// leave gives a place of the stream back, after the acknowledgement of what was sent
+// then; zero if it needs none. Wake must follow, for several at once, so that what
+// gets their places goes out together.
+func (w *window) leave(of stream, sent time.Time) {
+	now := time.Now()
 	w.mu.Lock()
 	w.under[of]--
+	if of == backlog && !sent.IsZero() {
+		w.depth.acknowledged(now, sent, w.under[backlog], w.size)
+	}
 	if w.round--; w.round <= 0 {
 		w.round, w.peaks = w.size, [2]int{w.under[live], w.peaks[0]}
 	}
-	w.adapt(slow)
+	w.adapt(!sent.IsZero() && now.Sub(sent) > w.slow)
 	w.mu.Unlock()
 }
 

@@ -15,13 +15,17 @@ import (
 )
 
 func TestTheWindowGrowsAndShrinks(t *testing.T) {
-	w := newWindow(firstWindow, 100, 0)
+	w := newWindow(firstWindow, 100, 0, time.Minute)
 	acknowledge := func(n int, slow bool) {
+		sent := time.Now()
+		if slow {
+			sent = sent.Add(-2 * time.Minute)
+		}
 		for range n {
 			if !w.enter(nil, backlog) {
 				t.Fatal("there is no room")
 			}
-			w.leave(backlog, slow)
+			w.leave(backlog, sent)
 		}
 	}
 	for _, step := range []struct {
@@ -45,19 +49,19 @@ func TestTheWindowGrowsAndShrinks(t *testing.T) {
 			t.Fatalf("%s: the window is %d wide, want %d", step.why, size, step.want)
 		}
 	}
-	if small := newWindow(firstWindow, 3, 0); small.size != 3 {
+	if small := newWindow(firstWindow, 3, 0, time.Minute); small.size != 3 {
 		t.Errorf("with a limit of 3 the window begins at %d", small.size)
 	}
 }
 
 func TestAWindowWithoutRoomMakesWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, done := newWindow(1, 1, 0), make(chan struct{})
+		w, done := newWindow(1, 1, 0, time.Minute), make(chan struct{})
 		w.enter(nil, backlog)
 		entered := make(chan bool)
 		go func() { entered <- w.enter(nil, backlog) }()
 		synctest.Wait()
-		w.leave(backlog, false)
+		w.leave(backlog, time.Now())
 		w.wake()
 		if !<-entered {
 			t.Error("a place was free")
@@ -94,7 +98,7 @@ func TestTheStreamsShareTheWindow(t *testing.T) {
 		{8, 50, 7, 4, 4},
 		{2, 50, 1, 1, 1},
 	} {
-		w := newWindow(c.size, c.size, c.share)
+		w := newWindow(c.size, c.size, c.share, time.Minute)
 		if got := fill(w, backlog); got[backlog] != c.alone {
 			t.Errorf("%+v: the backlog alone gets %v", c, got)
 		}
@@ -107,13 +111,13 @@ func TestTheStreamsShareTheWindow(t *testing.T) {
 			if w.under[of] == 0 {
 				of = 1 - of
 			}
-			w.leave(of, false)
+			w.leave(of, time.Now())
 		}
 		if got := fill(w, live, backlog); got != [2]int{backlog: c.then, live: c.live} {
 			t.Errorf("%+v: both together get %v", c, got)
 		}
 		for range w.under[backlog] { // the backlog is gone
-			w.leave(backlog, false)
+			w.leave(backlog, time.Now())
 		}
 		w.waits[backlog] = false
 		if got := fill(w, live); got[live] != c.size {
@@ -124,7 +128,7 @@ func TestTheStreamsShareTheWindow(t *testing.T) {
 
 // A window of one goes to both in turn.
 func TestTheSmallestWindowIsShared(t *testing.T) {
-	w := newWindow(1, 1, 50)
+	w := newWindow(1, 1, 50, time.Minute)
 	var order []stream
 	for range 6 {
 		of := live
@@ -132,7 +136,7 @@ func TestTheSmallestWindowIsShared(t *testing.T) {
 			of = backlog
 		}
 		order = append(order, of)
-		w.leave(of, false)
+		w.leave(of, time.Now())
 	}
 	for i := range order[1:] {
 		if order[i] == order[i+1] {
