@@ -126,7 +126,7 @@ func (s *session) pumpLanes(t *turn) {
 	l := s.live
 	for s.link != nil && s.hasPlace() {
 		live := l.ram.len() > 0 && l.in.wants(true) && s.ungated(l.ram.front())
-		backlog := s.ram.len() > 0 && l.in.wants(false) && s.ungated(s.ram.front()) && len(s.beyond) < 2*maxBeyond
+		backlog := s.ram.len() > 0 && l.in.wants(false) && s.ungated(s.ram.front()) && len(s.beyond) < 2*maxBeyond && !s.lags()
 		switch {
 		case live && !(backlog && l.last):
 			l.last = true
@@ -141,6 +141,11 @@ func (s *session) pumpLanes(t *turn) {
 		}
 	}
 }
+
+// lags reports whether the disk is so far behind with what is acknowledged that the
+// backlog has to wait for it. Hardly any live message has to be noted there, so that
+// an eighth of a window is enough for them to go on. The caller holds mu.
+func (s *session) lags() bool { return s.under()+s.unsaved >= 2*s.limit-s.limit/8 }
 
 // done notes that all that s was owed behind from and up to seq is acknowledged.
 // It is appended to a range that ends or begins there; a range of its own is only

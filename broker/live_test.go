@@ -11,6 +11,7 @@ import (
 
 	"tidegate/internal/units"
 	"tidegate/mqtt"
+	"tidegate/store"
 )
 
 // liveInbox opens the inbox "up" of everything under a/, with live messages first.
@@ -63,6 +64,39 @@ func ackAll(in mqtt.Inbox, seqs []uint64) {
 	for _, seq := range seqs {
 		in.Ack(seq)
 	}
+}
+
+// While the disk does not take how far the backlog has come, that waits for it, and live
+// messages do not.
+func TestLiveMessagesDoNotWaitForThePosition(t *testing.T) {
+	d := newBed(t, nil)
+	const inflight, backlog = 16, 100
+	liveInbox(t, d, inflight, mqtt.QueueLimits{}).Close()
+	number(t, d, 0, backlog)
+	in := liveInbox(t, d, inflight, mqtt.QueueLimits{})
+	free := make(chan struct{})
+	d.b.commit.order.Lock() // between two commits
+	save := d.b.commit.save
+	d.b.commit.save = func(b *store.Batch) error { <-free; return save(b) }
+	d.b.commit.order.Unlock()
+	asking, cancel := context.WithCancel(d.ctx())
+	cancel()
+	taken := 0
+	for m, err := in.Recv(asking); err == nil; m, err = in.Recv(asking) { // what is there
+		in.Ack(m.Seq)
+		taken++
+	}
+	if taken < inflight || taken > 2*inflight {
+		t.Errorf("%d messages of the backlog went, want at most %d", taken, 2*inflight)
+	}
+	if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a/n", Payload: []byte(strconv.Itoa(backlog)), QoS: mqtt.AtLeastOnce}, func(error) {}); err != nil {
+		t.Fatal(err)
+	}
+	ackAll(in, take(t, d, in.RecvLive, backlog, backlog+1))
+	close(free)
+	take(t, d, in.Recv, taken, taken+1)
+	in.Close()
+	d.stop()
 }
 
 func TestLiveMessagesPassTheBacklog(t *testing.T) {

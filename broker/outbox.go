@@ -169,14 +169,19 @@ func (s *session) pump(t *turn) {
 // window of a client, and against a second one of an inbox, which is as fast as a link
 // with a long round-trip time then. The caller holds mu.
 func (s *session) hasPlace() bool {
-	under := s.window.len()
-	if s.live != nil {
-		under += s.live.window.len()
-	}
+	under := s.under()
 	if s.inbox {
 		return under < s.limit && under+s.unsaved < 2*s.limit
 	}
 	return under+s.unsaved < s.limit
+}
+
+// under returns how many messages are under way. The caller holds mu.
+func (s *session) under() int {
+	if s.live != nil {
+		return s.window.len() + s.live.window.len()
+	}
+	return s.window.len()
 }
 
 // readOn has more read from the journal if ram runs dry. The caller holds mu.
