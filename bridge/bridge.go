@@ -231,7 +231,7 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 		owes: func() int64 { return b.local.Backlog(places{b.cfg.Name}.inbox()) },
 		cfg:  &b.cfg, server: server, link: l, inbox: inbox, ripe: b.ripe(l.flush), seal: b.sealer.seal, status: b.status, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
-		local: b.local, suspect: &b.suspect, window: b.newWindow(l),
+		local: b.local, suspect: &b.suspect, window: b.newWindow(l), publishing: make(turns, 1),
 		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived, l.flush),
 	}
 	if err = u.run(ctx); err != nil {

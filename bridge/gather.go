@@ -22,7 +22,7 @@ type gather struct {
 	spare    []byte // a buffer for what comes next
 	expected uint64 // PUBLISH packets that paho was handed ...
 	came     uint64 // ... and has handed on
-	more     bool   // is expected
+	asked    uint64 // so many were expected when flush was called last
 	due      bool   // bytes are to be written
 	writing  bool
 	written  chan struct{} // closed when the write under way has ended; nil: nobody waits for that
@@ -33,13 +33,12 @@ func (g *gather) expect() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.expected++
-	g.more = true
 }
 
 // flush writes all that was expected, as soon as it has come.
 func (g *gather) flush() error {
 	g.mu.Lock()
-	g.more = false
+	g.asked = g.expected
 	g.due = g.due || g.came >= g.expected
 	g.mu.Unlock()
 	return g.drive()
@@ -71,8 +70,10 @@ func (g *gather) put(packet []byte) {
 	defer g.mu.Unlock()
 	g.bytes = append(g.bytes, packet...)
 	if len(packet) > 0 && packet[0]>>4 == typePublish {
-		g.came++
-		g.due = g.due || !g.more && g.came >= g.expected || len(g.bytes) >= maxGathered
+		if g.came++; g.came > g.expected { // nobody calls flush for it
+			g.expected, g.asked = g.came, g.came
+		}
+		g.due = g.due || g.came == g.asked || len(g.bytes) >= maxGathered
 	} else {
 		g.due = true
 	}

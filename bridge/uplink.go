@@ -45,11 +45,16 @@ type uplink struct {
 	window  *window
 	pacer   *pacer
 
-	publishing sync.Mutex // of the two streams
+	publishing turns // of the two streams
 
 	confirmed bool   // the server acknowledged something; of confirm
 	head      uint64 // the first message that it did not, 0: none; of confirm
 }
+
+// turns is a lock that goes to whoever waits for it first: a [sync.Mutex] goes to the one
+// that has just had it, over and over, while a live message waits for a millisecond.
+// Whoever sends has the lock, and receives to give it back.
+type turns chan struct{}
 
 // owed is a message that the server has not acknowledged.
 type owed struct {
@@ -161,8 +166,8 @@ func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent
 // publish hands d to the link as m, unless the link is lost. What goes first upstream
 // also is first to be confirmed, whichever stream it comes from.
 func (u *uplink) publish(from stream, d mqtt.Delivery, m mqtt.Message, sent chan<- owed) (o owed, ok bool) {
-	u.publishing.Lock()
-	defer u.publishing.Unlock()
+	u.publishing <- struct{}{}
+	defer func() { <-u.publishing }()
 	if u.link.alive().Err() != nil {
 		return o, false
 	}

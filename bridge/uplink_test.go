@@ -62,7 +62,7 @@ func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 	}
 	return &uplink{
 		cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, ripe: func(context.Context, mqtt.Delivery) bool { return true }, seal: func(d mqtt.Delivery) mqtt.Delivery { return d }, sending: func(mqtt.Delivery, mqtt.Message) {},
-		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight, 0, slowAfter(time.Duration(cfg.StallTimeout))), warned: &firsts{},
+		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight, 0, slowAfter(time.Duration(cfg.StallTimeout))), warned: &firsts{}, publishing: make(turns, 1),
 		pacer: newPacer(cfg.CatchUp.Rate, inbox.Arrived, l.flush), owes: func() int64 { return local.Backlog("bridge/cloud") },
 	}
 }
@@ -188,6 +188,41 @@ func TestTheWatchCoversAReadUnderWay(t *testing.T) {
 		w.release()
 		if err := <-read; err == nil {
 			t.Error("paho never hears of it")
+		}
+	})
+}
+
+// slowLink says what it is handed, and takes its time.
+type slowLink struct {
+	*fakeLink
+	took chan string
+}
+
+func (l *slowLink) publish(m mqtt.Message) receipt {
+	l.took <- m.Topic
+	return doneReceipt{}
+}
+
+// A live message goes after the one of the backlog that is handed over just then.
+func TestTheStreamsPublishInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &slowLink{newFakeLink(nil), make(chan string)}
+		u, sent := newUplink(t, newLocal(), l), make(chan owed, 10)
+		publish := func(from stream, topics ...string) {
+			for _, topic := range topics {
+				m := mqtt.Message{Topic: topic, QoS: mqtt.AtLeastOnce}
+				u.publish(from, mqtt.Delivery{Message: m}, m, sent)
+			}
+		}
+		go publish(backlog, "a", "b", "c")
+		synctest.Wait()
+		go publish(live, "now")
+		synctest.Wait()
+		for _, want := range []string{"a", "now", "b", "c"} {
+			if got := <-l.took; got != want {
+				t.Errorf("the link gets %s, want %s", got, want)
+			}
+			synctest.Wait()
 		}
 	})
 }
