@@ -2,27 +2,28 @@ package bridge
 
 import "time"
 
-// few is how many messages may be under way while it is measured how long an
-// acknowledgement takes at the least. Never is less of the backlog under way.
+// few is how much of the backlog may be under way at least, and is while base is
+// measured.
 const few = firstWindow
 
-// haste is how much longer than that an acknowledgement may take, beside half as
-// long again, so that a server without a round trip gets enough at once to be busy.
-const haste = 500 * time.Microsecond
+// slack is how much longer an acknowledgement may take in any case, so that a server
+// without a round trip has enough to do.
+const slack = time.Millisecond
 
-// remeasure is after how many rounds that is measured anew.
+// remeasure is how many rounds a base holds.
 const remeasure = 128
 
-// depth is how much of the backlog may be under way, so that live messages do not
-// wait behind it for long: what is more than link and server can have in hand only
-// stands somewhere in a queue. So acknowledgements may take half as long again as
-// with few under way, and a live message takes twice as long at most as without a backlog.
+// depth is how much of the backlog may be under way beside live messages. What is more
+// than link and server can have in hand only stands in a queue, and live messages
+// behind it. So acknowledgements may take half as long again as they do with few under
+// way: then a live message takes about twice as long as without a backlog, at most.
 //
-// It goes round by round. A round is as many acknowledgements, of what was sent since it began, as
-// may be under way. Now and then the backlog waits until few are under way, and
-// it is measured how long these take, as nothing else shows while there always is a backlog.
+// It adapts once a round, which is as many acknowledgements as may be under way, of
+// what was sent since the last. With a backlog there always is a queue, and how long an
+// acknowledgement takes without one does not show. So now and then the backlog waits
+// until few are under way, and that is measured with these.
 type depth struct {
-	most    int
+	most    int           // what the window may be
 	limit   int           // 0: nothing was live yet, and the backlog may have all
 	base    time.Duration // what an acknowledgement takes with few under way
 	measure bool          // base is measured in this round
@@ -39,8 +40,9 @@ func (d *depth) begin() {
 	}
 }
 
-// of returns how much of the backlog may be under way if it may be most at most, and
-// for how many places who has found none waits, so that they are used in one go.
+// of returns how much of the backlog may be under way if the window lets most of it, and
+// how many places must be free for who has found none: while there is a queue, a third,
+// which is one write instead of many and does not leave the server without work.
 func (d *depth) of(most int) (limit, batch int) {
 	switch {
 	case d.limit == 0 || most <= min(d.limit, few):
@@ -54,8 +56,8 @@ func (d *depth) of(most int) (limit, batch int) {
 	}
 }
 
-// acknowledged takes note of an acknowledgement of what was sent then. So much of the
-// backlog is still under way, and size is the window's.
+// acknowledged takes note of an acknowledgement of what was sent then. Under is how much
+// of the backlog still is under way, size that of the window.
 func (d *depth) acknowledged(now, sent time.Time, under, size int) {
 	switch {
 	case d.limit == 0 || size <= few:
@@ -74,14 +76,14 @@ func (d *depth) acknowledged(now, sent time.Time, under, size int) {
 	}
 }
 
-// round ends one: what is under way goes up or down as much as what acknowledgements
-// took is below or above what they may take.
+// round ends one. The limit goes up or down by as much as acknowledgements took less or
+// more time than they may.
 func (d *depth) round(now time.Time) {
 	took := d.sum / time.Duration(d.n)
 	if d.measure || d.limit <= few {
 		d.base, d.left = took, remeasure
 	}
-	most := d.base + d.base/2 + haste
+	most := d.base + d.base/2 + slack
 	change := min(max(float64(most)/float64(took), 0.5), 2)
 	d.limit = min(max(int(float64(d.limit)*change), few), d.most)
 	d.left--

@@ -127,7 +127,7 @@ func TestABacklogIsNoDeeperThanItMustBe(t *testing.T) {
 		each   time.Duration // for the server
 		want   time.Duration // the longest wait behind the backlog
 	}{
-		"no round trip":            {100, ms / 10, 18 * time.Microsecond, ms},
+		"no round trip":            {200, ms / 10, 18 * time.Microsecond, 3 * ms / 2},
 		"no round trip, too small": {8, ms / 10, 18 * time.Microsecond, ms / 4},
 		"20 ms":                    {250, 20 * ms, 18 * time.Microsecond, ms / 2},
 		"200 ms":                   {1000, 200 * ms, 18 * time.Microsecond, ms / 2},

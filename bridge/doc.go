@@ -17,7 +17,7 @@
 // A message takes this way: inbox, rules.go, uplink.go send, paho.go, gather.go,
 // wire.go, the server; its acknowledgement comes back through paho.go, or guard.go and session5.go in MQTT 5,
 // uplink.go confirm, inbox. It is acknowledged to the inbox only when the server acknowledged it
-// over the link that is still up. How many are under way, window.go decides; what
+// over the link that is still up. How many are under way, window.go and depth.go decide; what
 // the server refuses for good goes to an inbox of its own, see dead.go.
 //
 // # Goroutines

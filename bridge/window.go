@@ -19,7 +19,8 @@ const firstWindow = 8
 // The two streams share it: while both wait, live messages get what becomes free
 // until they have their share, and the backlog gets the rest. As many places as
 // live messages took lately are kept free of the backlog, and a few more, so that
-// none of them need wait for an acknowledgement.
+// none of them need wait for an acknowledgement. Once there was a live message, the
+// backlog gets no more than depth says.
 type window struct {
 	most  int
 	share int           // of live messages, in percent
