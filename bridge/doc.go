@@ -15,7 +15,7 @@
 // what a lost link left unacknowledged comes again, in order, over the next.
 //
 // A message takes this way: inbox, rules.go, uplink.go send, paho.go, gather.go,
-// wire.go, the server; its acknowledgement comes back through paho.go, or guard.go and session5.go in MQTT 5,
+// wire.go, the server; its acknowledgement comes back through guard.go, and receipts.go or, in MQTT 5, session5.go,
 // uplink.go confirm, inbox. It is acknowledged to the inbox only when the server acknowledged it
 // over the link that is still up. How many are under way, window.go and depth.go decide; what
 // the server refuses for good goes to an inbox of its own, see dead.go.

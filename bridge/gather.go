@@ -6,40 +6,28 @@ import "sync"
 // as well.
 const maxGathered = 16 << 10
 
-// gather makes one write of the PUBLISH packets that go out in one go. Paho writes
-// each alone, which costs a system call, and over most networks a datagram. Whoever
-// publishes calls expect before, and flush before it waits for anything. Paho
-// hands packets on from goroutines of its own, later than that: the last one that was
-// expected then takes all with it. Every other packet does so at once.
+// gather makes one write of the PUBLISH packets that go out in one go. The clients
+// write each alone, which costs a system call, and over most networks a datagram.
+// Whoever publishes calls flush before it waits for anything. Every other packet goes
+// out at once, behind what is there.
 //
 // Whoever has something to write writes it, and what others bring meanwhile. No
 // lock is held then.
 type gather struct {
 	write func([]byte) error
 
-	mu       sync.Mutex
-	bytes    []byte // that wait
-	spare    []byte // a buffer for what comes next
-	expected uint64 // PUBLISH packets that paho was handed ...
-	came     uint64 // ... and has handed on
-	asked    uint64 // so many were expected when flush was called last
-	due      bool   // bytes are to be written
-	writing  bool
-	written  chan struct{} // closed when the write under way has ended; nil: nobody waits for that
+	mu      sync.Mutex
+	bytes   []byte // that wait
+	spare   []byte // a buffer for what comes next
+	due     bool   // bytes are to be written
+	writing bool
+	written chan struct{} // closed when the write under way has ended; nil: nobody waits for that
 }
 
-// expect announces one PUBLISH. Flush must follow.
-func (g *gather) expect() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.expected++
-}
-
-// flush writes all that was expected, as soon as it has come.
+// flush writes what is there.
 func (g *gather) flush() error {
 	g.mu.Lock()
-	g.asked = g.expected
-	g.due = g.due || g.came >= g.expected
+	g.due = g.due || len(g.bytes) > 0
 	g.mu.Unlock()
 	return g.drive()
 }
@@ -64,19 +52,13 @@ func (g *gather) crowded() <-chan struct{} {
 	return g.written
 }
 
-// put takes a packet of paho. Drive must follow.
+// put takes a packet. Drive must follow.
 func (g *gather) put(packet []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.bytes = append(g.bytes, packet...)
-	if len(packet) > 0 && packet[0]>>4 == typePublish {
-		if g.came++; g.came > g.expected { // nobody calls flush for it
-			g.expected, g.asked = g.came, g.came
-		}
-		g.due = g.due || g.came == g.asked || len(g.bytes) >= maxGathered
-	} else {
-		g.due = true
-	}
+	publish := len(packet) > 0 && packet[0]>>4 == typePublish
+	g.due = g.due || !publish || len(g.bytes) >= maxGathered
 }
 
 // drive writes what is due, unless somebody does already, and returns the first error.

@@ -24,14 +24,14 @@ var errLength = errors.New("the server sends a packet whose length makes no sens
 // limit: paho allocates whatever a header claims. It cuts a PUBLISH that is
 // larger down to its topic and notes its identifier, so that it can be
 // acknowledged without a payload, and never comes again. Any other packet is
-// never that large, and ends the connection. PUBREL it keeps back: paho would answer it at once. It
-// does so with a PUBACK of MQTT 5, too, that says yes and no more: the receipt is not paho's.
+// never that large, and ends the connection. PUBREL it keeps back: paho would answer it at once. A PUBACK,
+// too, that says yes and no more: the receipt is not paho's.
 type guard struct {
 	src      *bufio.Reader
 	limit    int
 	five     bool            // MQTT 5: properties follow the identifier
 	released func(id uint16) // is told of PUBREL; it may block
-	acked    func(id uint16) // is told of PUBACK; nil: paho is
+	acked    func(id uint16) // is told of PUBACK; nil: the client is
 	cut      numbers         // of what is cut, until it is handed on
 	ready    []byte          // to be read next: a header, or a small packet
 	header   [5]byte         // room for it
@@ -81,7 +81,7 @@ func (g *guard) next() error {
 	return nil
 }
 
-// acknowledge takes a PUBACK of size bytes (MQTT 5.0, section 3.4), unless it says no, or why.
+// acknowledge takes a PUBACK of size bytes (MQTT 3.1.1 and 5.0, section 3.4), unless it says no, or why.
 func (g *guard) acknowledge(size int) (took bool, err error) {
 	b, err := g.src.Peek(size)
 	if err != nil {

@@ -48,9 +48,14 @@ type pahoLink struct {
 	wire   *wire
 	kept   bool // the server had kept the session
 
-	intake *intake
-	status string // of the client
+	receipts *receipts
+	intake   *intake
+	status   string // of the client
 }
+
+// firstID is the lowest packet identifier of a PUBLISH. Those below are paho's, which
+// takes one for each SUBSCRIBE.
+const firstID = 256
 
 // What the server keeps at pahoClient.status, retained.
 const (
@@ -102,7 +107,8 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 
 func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize)
-	l := &pahoLink{wire: w, intake: newIntake(w), status: c.status}
+	l := &pahoLink{wire: w, intake: newIntake(w), receipts: newReceipts(firstID), status: c.status}
+	w.in.acked = l.receipts.finish
 	o := paho.NewClientOptions().
 		AddBroker(server).
 		SetProtocolVersion(4). // no second try with MQTT 3.1
@@ -119,7 +125,6 @@ func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 		SetConnectTimeout(connectTimeout).
 		SetKeepAlive(c.keepalive).
 		SetPingTimeout(2 * (c.keepalive + pongTime)). // never: the wire is sooner
-		SetWriteTimeout(c.stallTimeout).              // bounds Publish, too, when paho itself gives up on what the server sent
 		SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { l.arrived(m) }).
 		SetConnectionLostHandler(func(_ paho.Client, err error) { l.wire.fail(err) }).
 		SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return l.wire, nil })
@@ -163,9 +168,18 @@ func (l *pahoLink) say(status string) {
 
 func (l *pahoLink) flush() { l.wire.flush() }
 
+// publish writes the packet itself. Paho's Publish hands it through three goroutines, and
+// its token is done without an acknowledgement when the client goes down.
 func (l *pahoLink) publish(m mqtt.Message) receipt {
-	l.wire.out.expect()
-	return l.client.Publish(m.Topic, byte(m.QoS), m.Retain, m.Payload)
+	p, r := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket), newPromise()
+	p.Qos, p.Retain, p.TopicName, p.Payload = byte(m.QoS), m.Retain, m.Topic, m.Payload
+	if m.QoS != mqtt.AtMostOnce {
+		p.MessageID = l.receipts.add(r)
+	}
+	if err := p.Write(l.wire); err != nil || m.QoS == mqtt.AtMostOnce {
+		r.finish(err)
+	}
+	return r
 }
 
 // limit is none: MQTT 3.1.1 leaves the window to the client.

@@ -157,7 +157,7 @@ func (l *paho5Link) say(status string) {
 func (l *paho5Link) flush() { l.wire.flush() }
 
 func (l *paho5Link) publish(m mqtt.Message) receipt {
-	p, r := publish5(m), newReceipt5()
+	p, r := publish5(m), newPromise()
 	p.Retain = p.Retain && l.retains
 	if l.maxBytes > 0 && size5(p) > l.maxBytes {
 		r.finish(&refusal{packet.ReasonPacketTooLarge, fmt.Sprintf("it takes packets of at most %d bytes", l.maxBytes)})
@@ -165,7 +165,6 @@ func (l *paho5Link) publish(m mqtt.Message) receipt {
 	}
 	l.alias(p)
 	l.session.expect(r)
-	l.wire.out.expect()
 	_, err := l.client.PublishWithOptions(l.wire.alive, p, paho5.PublishOptions{Method: paho5.PublishMethod_AsyncSend})
 	if err != nil || m.QoS == mqtt.AtMostOnce {
 		r.finish(err)

@@ -24,39 +24,21 @@ type session5 struct {
 	mu       sync.Mutex
 	out      io.Writer
 	last     uint16
-	receipts map[uint16]*receipt5                    // of what was published
+	receipts map[uint16]*promise                     // of what was published
 	answers  map[uint16]chan<- packets.ControlPacket // to what else was asked
-	next     *receipt5                               // of the PUBLISH that is handed to the client now
+	next     *promise                                // of the PUBLISH that is handed to the client now
 }
 
 func newSession5(lose func(error)) *session5 {
 	return &session5{
 		lose:     lose,
-		receipts: make(map[uint16]*receipt5),
+		receipts: make(map[uint16]*promise),
 		answers:  make(map[uint16]chan<- packets.ControlPacket),
 	}
 }
 
-// receipt5 is a receipt.
-type receipt5 struct {
-	done chan struct{}
-	err  error // read after done
-}
-
-func newReceipt5() *receipt5 { return &receipt5{done: make(chan struct{})} }
-
-func (r *receipt5) Done() <-chan struct{} { return r.done }
-
-func (r *receipt5) Error() error { return r.err }
-
-// finish must be called once.
-func (r *receipt5) finish(err error) {
-	r.err = err
-	close(r.done)
-}
-
 // expect says whose receipt the next PUBLISH has.
-func (s *session5) expect(r *receipt5) {
+func (s *session5) expect(r *promise) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = r

@@ -92,7 +92,7 @@ func TestAFailedReceiptEndsTheLink(t *testing.T) {
 }
 
 func TestAnAcknowledgementTakesNoMemory(t *testing.T) {
-	u, r := newUplink(t, newLocal(readings(1)...), newFakeLink(nil)), newReceipt5()
+	u, r := newUplink(t, newLocal(readings(1)...), newFakeLink(nil)), newPromise()
 	r.finish(nil)
 	o := owed{receipt: r, d: mqtt.Delivery{Seq: 1}, at: time.Now()}
 	if n := testing.AllocsPerRun(100, func() { u.await(o, nil) }); n > 0 {

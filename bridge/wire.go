@@ -10,8 +10,8 @@ import (
 
 // wire is the network connection under a paho client. It sees the end of the
 // connection before paho does and keeps it from paho until the link is closed:
-// paho's Publish, called while the client goes down, blocks until its time-out,
-// and a Write that paho sees fail takes the client down. So once the wire is
+// what is called while the client goes down blocks until its time-out, and a Write
+// that paho sees fail takes the client down. So once the wire is
 // lost, writes seem to succeed and go nowhere, and reads wait for release.
 //
 // The wire also watches the server: one that is not heard from for silence,
