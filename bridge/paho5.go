@@ -156,6 +156,7 @@ func (l *paho5Link) say(status string) {
 
 func (l *paho5Link) flush() { l.wire.flush() }
 
+// publish writes the packet itself, as in MQTT 3.1.1.
 func (l *paho5Link) publish(m mqtt.Message) receipt {
 	p, r := publish5(m), newPromise()
 	p.Retain = p.Retain && l.retains
@@ -164,9 +165,11 @@ func (l *paho5Link) publish(m mqtt.Message) receipt {
 		return r
 	}
 	l.alias(p)
-	l.session.expect(r)
-	_, err := l.client.PublishWithOptions(l.wire.alive, p, paho5.PublishOptions{Method: paho5.PublishMethod_AsyncSend})
-	if err != nil || m.QoS == mqtt.AtMostOnce {
+	packet := p.Packet()
+	if m.QoS != mqtt.AtMostOnce {
+		packet.PacketID = l.session.number(r)
+	}
+	if _, err := packet.WriteTo(l.wire); err != nil || m.QoS == mqtt.AtMostOnce {
 		r.finish(err)
 	}
 	return r

@@ -26,7 +26,6 @@ type session5 struct {
 	last     uint16
 	receipts map[uint16]*promise                     // of what was published
 	answers  map[uint16]chan<- packets.ControlPacket // to what else was asked
-	next     *promise                                // of the PUBLISH that is handed to the client now
 }
 
 func newSession5(lose func(error)) *session5 {
@@ -37,27 +36,31 @@ func newSession5(lose func(error)) *session5 {
 	}
 }
 
-// expect says whose receipt the next PUBLISH has.
-func (s *session5) expect(r *promise) {
+// number gives a PUBLISH its identifier, and r is finished when it is acknowledged.
+func (s *session5) number(r *promise) uint16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.next = r
+	id := s.free()
+	s.receipts[id] = r
+	return id
 }
 
-// AddToSession gives p its identifier. The link keeps far fewer messages under way
-// than there are identifiers, so that there is a free one.
+// AddToSession gives what else is asked its identifier.
 func (s *session5) AddToSession(_ context.Context, p session.Packet, answer chan<- packets.ControlPacket) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	id := s.free()
+	s.answers[id] = answer
+	p.SetIdentifier(id)
+	return nil
+}
+
+// free returns an identifier that nothing has. The link keeps far fewer messages under
+// way than there are, so that there is one. The caller holds mu.
+func (s *session5) free() uint16 {
 	for s.last++; s.last == 0 || s.receipts[s.last] != nil || s.answers[s.last] != nil; s.last++ {
 	}
-	if p.Type() == packets.PUBLISH {
-		s.receipts[s.last] = s.next
-	} else {
-		s.answers[s.last] = answer
-	}
-	p.SetIdentifier(s.last)
-	return nil
+	return s.last
 }
 
 // PacketReceived takes an answer, or hands a message on to messages. PUBREL is the
