@@ -175,7 +175,7 @@ func TestStatusOfTheRealThing(t *testing.T) {
 
 func TestBacklogOfABridgeThatIsDown(t *testing.T) {
 	d := newBed(t, func(src *Sources) {
-		src.Bridges = []*bridge.Bridge{startBridge(t, src.Broker, testbed.FreeAddr(t))}
+		src.Bridges = []*bridge.Bridge{startBridge(t, src.Broker, testbed.ReserveAddr(t))}
 	})
 	m := mqtt.Message{Topic: "sensor/a/b", Payload: []byte("1"), QoS: mqtt.AtLeastOnce}
 	if err := d.src.Broker.Publish(t.Context(), m); err != nil {

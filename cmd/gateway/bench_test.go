@@ -173,7 +173,7 @@ func TestBenchRefuses(t *testing.T) {
 			t.Errorf("bench %s ends with %d and says %q, want %q", args, code, errOut, want)
 		}
 	}
-	if code, _, errOut := call(t, "bench", "p2p", "--addr", testbed.FreeAddr(t)); code != exitFailed || !strings.Contains(errOut, "refused") {
+	if code, _, errOut := call(t, "bench", "p2p", "--addr", testbed.ReserveAddr(t)); code != exitFailed || !strings.Contains(errOut, "refused") {
 		t.Errorf("without a broker it ends with %d and says %q", code, errOut)
 	}
 }
@@ -195,7 +195,7 @@ func TestBenchStartsAndKillsBroker(t *testing.T) {
 		t.Skip("needs Linux's /proc")
 	}
 	leak.Check(t)
-	addr := testbed.FreeAddr(t)
+	addr := testbed.ReserveAddr(t)
 	dir := writeFiles(t, map[string]string{"bench.yaml": "gateway: {name: x, data_dir: data}\nadmin: {listen: 127.0.0.1:0}\nbroker: {listeners: [{address: tcp://" + addr + "}]}\n"})
 	self, err := os.Executable()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // A server that works and one that refuses connections: each step is a line, and
 // the exit code says that not all is well.
 func TestBridgeTest(t *testing.T) {
-	closed := testbed.FreeAddr(t)
+	closed := testbed.ReserveAddr(t)
 	config := func(servers string) string {
 		text := "gateway: {name: pump-house}\nbridges:\n  - name: cloud\n    servers: [" + servers + "]\n    out: [{topics: [sensor/#], prefix: site/1/}]\n"
 		return filepath.Join(writeFiles(t, map[string]string{"t.yaml": text}), "t.yaml")

@@ -231,7 +231,7 @@ func TestMosquittoAnswersPings(t *testing.T) {
 }
 
 func TestDialNobody(t *testing.T) {
-	if _, err := Dial(deadline(t), testbed.FreeAddr(t), Options{CleanSession: true}); err == nil || !strings.Contains(err.Error(), "connect to the broker") {
+	if _, err := Dial(deadline(t), testbed.ReserveAddr(t), Options{CleanSession: true}); err == nil || !strings.Contains(err.Error(), "connect to the broker") {
 		t.Errorf("got %v", err)
 	}
 }

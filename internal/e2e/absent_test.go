@@ -28,7 +28,7 @@ type stage struct {
 // configuration.
 func tidegateStage(t testing.TB, store, broker string) stage {
 	t.Helper()
-	s := stage{dir: t.TempDir(), address: testbed.FreeAddr(t)}
+	s := stage{dir: t.TempDir(), address: testbed.ReserveAddr(t)}
 	conf := filepath.Join(s.dir, "tidegate.yaml")
 	write(t, conf, fmt.Sprintf(`
 gateway: {name: bench, data_dir: %s/data, log: {level: warn}}
@@ -45,7 +45,7 @@ admin: {listen: "127.0.0.1:0"}
 // mosquittoStage has mosquitto as safe as it can be set.
 func mosquittoStage(t testing.TB) stage {
 	t.Helper()
-	s := stage{dir: t.TempDir(), address: testbed.FreeAddr(t)}
+	s := stage{dir: t.TempDir(), address: testbed.ReserveAddr(t)}
 	if err := os.Mkdir(filepath.Join(s.dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}

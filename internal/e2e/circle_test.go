@@ -25,7 +25,7 @@ func TestGatewaysBridgedToEachOther(t *testing.T) {
 	)
 	for name, rules := range map[string]string{"both push": out, "both pull": in, "both do both": out + "\n    " + in} {
 		t.Run(name, func(t *testing.T) {
-			here, there := testbed.FreeAddr(t), testbed.FreeAddr(t)
+			here, there := testbed.ReserveAddr(t), testbed.ReserveAddr(t)
 			one := newPeer(t, "one", here, there, rules)
 			two := newPeer(t, "two", there, here, rules)
 			one.awaitUplink()

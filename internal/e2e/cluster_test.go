@@ -38,7 +38,7 @@ func newCluster(t testing.TB, nodes int) *cluster {
 	t.Helper()
 	c := &cluster{t: t, published: newLedger(), acked: newLedger()}
 	for range nodes {
-		n := &node{tap: newTap(t, c.published, c.acked), address: testbed.FreeAddr(t)}
+		n := &node{tap: newTap(t, c.published, c.acked), address: testbed.ReserveAddr(t)}
 		n.tap.setTarget(n.address)
 		c.nodes = append(c.nodes, n)
 	}

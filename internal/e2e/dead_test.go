@@ -18,13 +18,13 @@ import (
 func TestDeadLettersAreBounded(t *testing.T) {
 	leak.Check(t)
 	const bound, refused = 10, 60
-	address, dir := testbed.FreeAddr(t), t.TempDir()
+	address, dir := testbed.ReserveAddr(t), t.TempDir()
 	up := &gateway{t: t, conf: filepath.Join(dir, "tidegate.yaml"), data: filepath.Join(dir, "data")}
 	write(t, up.conf, fmt.Sprintf("gateway: {name: up, data_dir: %s}\nadmin: {listen: \"127.0.0.1:0\"}\n"+
 		"broker: {listeners: [{address: \"tcp://%s\"}], limits: {max_packet_size: 4KiB}}\n", up.data, address))
 	up.start()
 	there := up.watch(t, "site/#")
-	g := newPeer(t, "edge", testbed.FreeAddr(t), address,
+	g := newPeer(t, "edge", testbed.ReserveAddr(t), address,
 		fmt.Sprintf("protocol: 5\n    dead_letters: {max_messages: %d}\n    out: [{topics: [\"x/#\"], prefix: site/}]", bound))
 	g.awaitUplink()
 	here, large := g.watch(t, "none"), strings.Repeat("x", 8<<10)

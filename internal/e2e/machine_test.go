@@ -183,8 +183,8 @@ type arrived struct {
 
 func newShoreline(t testing.TB) *shoreline {
 	t.Helper()
-	dir, plain := t.TempDir(), testbed.FreeAddr(t)
-	s := &shoreline{t: t, secure: testbed.FreeAddr(t)}
+	dir, plain := t.TempDir(), testbed.ReserveAddr(t)
+	s := &shoreline{t: t, secure: testbed.ReserveAddr(t)}
 	cert, key := certificate(t)
 	s.ca = cert
 	write(t, dir+"/cert.pem", cert)

@@ -62,7 +62,7 @@ type yard struct {
 }
 
 func newYard(t *testing.T, protocol int, order string, rtt time.Duration, window int) *yard {
-	y := &yard{t: t, protocol: protocol, order: order, window: window, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), way: testbed.FreeAddr(t)}
+	y := &yard{t: t, protocol: protocol, order: order, window: window, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), way: testbed.ReserveAddr(t)}
 	write(t, y.conf, fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_inflight_messages 0\nmax_queued_messages 0\nuser %s\n", port(y.way), user()))
 	y.open(y.way)
 	if rtt > 0 {

@@ -23,10 +23,10 @@ func newNATS(t testing.TB, nodes int) *cluster {
 	c.shared = true
 	var routes []string
 	for range c.nodes {
-		routes = append(routes, testbed.FreeAddr(t))
+		routes = append(routes, testbed.ReserveAddr(t))
 	}
 	for i, n := range c.nodes {
-		dir, monitor := t.TempDir(), testbed.FreeAddr(t)
+		dir, monitor := t.TempDir(), testbed.ReserveAddr(t)
 		file := dir + "/nats.conf"
 		write(t, file, fmt.Sprintf(`
 server_name: n%d
@@ -34,7 +34,7 @@ listen: "%s"
 http: "%s"
 jetstream { store_dir: "%s/data" }
 mqtt { listen: "%s" }
-`, i, testbed.FreeAddr(t), monitor, dir, n.address)+together(i, routes))
+`, i, testbed.ReserveAddr(t), monitor, dir, n.address)+together(i, routes))
 		n.launch = func(n *node) { n.process = start(t, program, "-c", file) }
 		n.ready = func(*node) (bool, error) { return isHealthy("http://" + monitor + "/healthz") }
 	}

@@ -79,7 +79,7 @@ func (r *rabbitmq) startMapper() {
 	if _, missing := os.Stat(rabbitmqServer); err != nil || missing != nil {
 		r.t.Skip("needs RabbitMQ: on Debian, apt install rabbitmq-server")
 	}
-	r.mapper = port(testbed.FreeAddr(r.t))
+	r.mapper = port(testbed.ReserveAddr(r.t))
 	start(r.t, program, "-port", r.mapper, "-address", "127.0.0.1", "-relaxed_command_check")
 }
 
@@ -91,7 +91,7 @@ func (r *rabbitmq) configure(i, nodes int, n *node) []string {
 		r.t.Fatal(err)
 	}
 	conf := filepath.Join(dir, "rabbitmq.conf")
-	text := fmt.Sprintf("listeners.tcp.1 = %s\nmqtt.listeners.tcp.1 = %s\n", testbed.FreeAddr(r.t), n.address) + `
+	text := fmt.Sprintf("listeners.tcp.1 = %s\nmqtt.listeners.tcp.1 = %s\n", testbed.ReserveAddr(r.t), n.address) + `
 mqtt.allow_anonymous = true
 mqtt.durable_queue_type = quorum
 log.console = true
@@ -107,7 +107,7 @@ cluster_formation.peer_discovery_backend = classic_config
 		"ERL_EPMD_PORT=" + r.mapper,
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"RABBITMQ_NODENAME=" + r.name(i),
-		"RABBITMQ_DIST_PORT=" + port(testbed.FreeAddr(r.t)),
+		"RABBITMQ_DIST_PORT=" + port(testbed.ReserveAddr(r.t)),
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
 		"RABBITMQ_CONF_ENV_FILE=/dev/null",
 		"RABBITMQ_CONFIG_FILE=" + conf,

@@ -134,7 +134,7 @@ func tidegateEdge(t testing.TB, u *upstream) contender {
 // told to. How often it saves is what can be chosen.
 func mosquittoEdge(t testing.TB, u *upstream, saving string) contender {
 	t.Helper()
-	dir, address := t.TempDir(), testbed.FreeAddr(t)
+	dir, address := t.TempDir(), testbed.ReserveAddr(t)
 	conf := filepath.Join(dir, "mosquitto.conf")
 	write(t, conf, fmt.Sprintf(`
 listener %s 127.0.0.1

@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -76,27 +75,18 @@ func (u *upstream) start() {
 	u.tap.setTarget(address)
 }
 
-// startServer tries ports until mosquitto gets one. It cannot be asked which
-// port it took, so it is told one that was free a moment ago.
+// startServer starts mosquitto on a new port and returns its address.
 func (u *upstream) startServer() (address string) {
 	u.t.Helper()
-	for range 5 {
-		address = testbed.FreeAddr(u.t)
-		_, port, _ := net.SplitHostPort(address)
-		conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n", port)
-		if os.Geteuid() == 0 {
-			conf += "user root\n" // else it cannot read its configuration
-		}
-		write(u.t, u.conf, conf)
-		p := start(u.t, testbed.Find(u.t, "mosquitto"), "-c", u.conf)
-		p.await(u.t, "mosquitto", func() bool { return p.ended || len(p.withLocked([]string{"running"})) > 0 })
-		if len(p.with("running")) > 0 {
-			u.server = p
-			return address
-		}
+	address = testbed.ReserveAddr(u.t)
+	conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n", port(address))
+	if os.Geteuid() == 0 {
+		conf += "user root\n" // else it cannot read its configuration
 	}
-	u.t.Fatal("mosquitto does not start on any port")
-	return ""
+	write(u.t, u.conf, conf)
+	u.server = start(u.t, testbed.Find(u.t, "mosquitto"), "-c", u.conf)
+	u.server.awaitLine(u.t, "running")
+	return address
 }
 
 // kill takes mosquitto away in mid-flow and notes what it takes with it.

@@ -66,7 +66,7 @@ func (f upstreamFacts) check(t *testing.T, server string) {
 	if code := there.subscribe(t, "odd/#"); code != f.granted {
 		t.Errorf("a subscription at QoS 2 is granted QoS %d, want %d", code, f.granted)
 	}
-	g := newPeer(t, "pump-house", testbed.FreeAddr(t), server, `stall_timeout: 1s
+	g := newPeer(t, "pump-house", testbed.ReserveAddr(t), server, `stall_timeout: 1s
     out: [{topics: ["odd/#", "kept/#"]}]
     in: [{topics: ["command/#"], qos: 2}]`)
 	g.awaitUplink()

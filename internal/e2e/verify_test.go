@@ -25,7 +25,7 @@ func TestVerifyFindsNothingMissingAfterAKill(t *testing.T) {
 	u := &upstream{t: t, conf: t.TempDir() + "/mosquitto.conf"}
 	server := u.startServer()
 	subscribeFor(t, server, "auditor")
-	g := newPeer(t, "pump-house", testbed.FreeAddr(t), server, "envelope: json\n    max_inflight: 20\n    out: [{topics: [\"x/#\"], prefix: site/}]")
+	g := newPeer(t, "pump-house", testbed.ReserveAddr(t), server, "envelope: json\n    max_inflight: 20\n    out: [{topics: [\"x/#\"], prefix: site/}]")
 	g.awaitUplink()
 	w := g.watch(t, "none")
 	for i := range n {

@@ -37,15 +37,10 @@ func StartMosquitto(t testing.TB, config ...string) *Mosquitto {
 			t.Log(strings.Join(m.lines, "\n"))
 		}
 	})
-	for range 5 { // it cannot be asked which port it took, so it is told one that was free a moment ago
-		m.Addr = FreeAddr(t)
-		m.configure(config)
-		if m.launch() == nil {
-			return m
-		}
-	}
-	t.Fatalf("mosquitto does not start on any port:\n%s", strings.Join(m.lines, "\n"))
-	return nil
+	m.Addr = ReserveAddr(t)
+	m.configure(config)
+	m.Start()
+	return m
 }
 
 // Port is that of Addr.
@@ -69,7 +64,7 @@ func (m *Mosquitto) configure(config []string) {
 
 func (m *Mosquitto) conf() string { return filepath.Join(m.Dir, "mosquitto.conf") }
 
-// Start starts the broker again after End, and returns when it runs.
+// Start starts the broker, also again after End, and returns when it runs.
 func (m *Mosquitto) Start() {
 	m.t.Helper()
 	if err := m.launch(); err != nil {
@@ -124,17 +119,6 @@ func (m *Mosquitto) End(sig syscall.Signal) {
 	_ = m.Process.Signal(sig) // it may have ended by itself
 	<-m.logged
 	m.Process = nil
-}
-
-// FreeAddr returns an address of the loopback interface that nobody listens on.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // packages are the Debian packages that have a program, where its name does not say it.
