@@ -231,17 +231,18 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 		owes: func() int64 { return b.local.Backlog(places{b.cfg.Name}.inbox()) },
 		cfg:  &b.cfg, server: server, link: l, inbox: inbox, ripe: b.ripe(l.flush), seal: b.sealer.seal, status: b.status, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
-		local: b.local, suspect: &b.suspect, window: b.newWindow(l), publishing: make(turns, 1),
+		local: b.local, suspect: &b.suspect, window: b.newWindow(l), publishing: make(turns, 1), flight: newFlight(),
 		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived, l.flush),
 	}
 	if err = u.run(ctx); err != nil {
 		if seq, ok := u.culprit(err); ok {
 			b.suspect.blame(seq, err)
 		}
-		b.fruitless = !u.confirmed && u.head != 0
+		head, _ := u.flight.head()
+		b.fruitless = head != 0 && !u.flight.proven()
 		err = lostError(server, b.cfg.ClientID, time.Duration(b.cfg.Keepalive)+pongTime, err)
 	}
-	return u.confirmed || b.stoodIdle(), err
+	return u.flight.proven() || b.stoodIdle(), err
 }
 
 // newWindow returns the window of a fresh link: a small one, and one message at a

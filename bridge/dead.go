@@ -189,14 +189,15 @@ func (r *refusal) busy() bool {
 func (u *uplink) culprit(err error) (seq uint64, ok bool) {
 	var r *refusal
 	var bye *farewell
+	head, _ := u.flight.head()
 	switch under, _ := u.window.load(); {
-	case u.head == 0:
+	case head == 0:
 		return 0, false
 	case errors.As(err, &r):
-		return u.head, !r.busy()
+		return head, !r.busy()
 	case errors.As(err, &bye):
-		return u.head, under == 1 && bye.final()
+		return head, under == 1 && bye.final()
 	default:
-		return u.head, under == 1 && isClosed(err)
+		return head, under == 1 && isClosed(err)
 	}
 }

@@ -114,7 +114,7 @@ func (h *haul) confirm() {
 			h.w.wake()
 			time.Sleep(wait) // virtual
 		}
-		h.w.leave(c.of, c.sent)
+		h.w.leave(c.of, c.sent, time.Now())
 	}
 }
 

@@ -15,8 +15,8 @@
 // what a lost link left unacknowledged comes again, in order, over the next.
 //
 // A message takes this way: inbox, rules.go, uplink.go send, paho.go, gather.go,
-// wire.go, the server; its acknowledgement comes back through guard.go, and receipts.go or, in MQTT 5, session5.go,
-// uplink.go confirm, inbox. It is acknowledged to the inbox only when the server acknowledged it
+// wire.go, the server; its acknowledgement comes back through guard.go, receipts.go,
+// flight.go, inbox, all in the goroutine that reads. It is acknowledged to the inbox only when the server acknowledged it
 // over the link that is still up. How many are under way, window.go and depth.go decide; what
 // the server refuses for good goes to an inbox of its own, see dead.go.
 //
@@ -26,13 +26,11 @@
 //	dial, back off,     caller       ctx is done                       caller
 //	send: Bridge.Run
 //	herald, to report   Bridge.Run   ctx is done                       Bridge.Run
-//	confirm             uplink.run   all sent is confirmed, or         uplink.run
-//	                                 the link is lost
 //	confirm, listen     downlink.    the link is lost, or all that     downlink.end, for
 //	                    start        came is safe                      at most a second
 //	scout, to look at   Bridge.      the link ends, or the first       Bridge.round
 //	the first server    round        server is well
-//	watch               uplink.run   the uplink has finished           uplink.run
+//	watch, patrol       uplink.run   the uplink has finished           uplink.run
 //	paho's own          link open    link.close; a client that hangs   link.close, for
 //	                                 then is abandoned                 at most a second
 package bridge

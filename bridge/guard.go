@@ -31,7 +31,7 @@ type guard struct {
 	limit    int
 	five     bool            // MQTT 5: properties follow the identifier
 	released func(id uint16) // is told of PUBREL; it may block
-	acked    func(id uint16) // is told of PUBACK; nil: the client is
+	acked    func(id uint16) // is told of PUBACK
 	cut      numbers         // of what is cut, until it is handed on
 	ready    []byte          // to be read next: a header, or a small packet
 	header   [5]byte         // room for it
@@ -72,7 +72,7 @@ func (g *guard) next() error {
 		return fmt.Errorf("the server sends a packet of type %d with %d bytes, which no such packet has", kind, size)
 	case kind == typePubrel && size >= 2:
 		return g.release(size)
-	case kind == typePuback && g.acked != nil && size >= 2 && size <= 4:
+	case kind == typePuback && size >= 2 && size <= 4:
 		if took, err := g.acknowledge(size); took || err != nil {
 			return err
 		}

@@ -10,10 +10,12 @@ import (
 // link is one connection to one server. It begins with the server's consent and
 // is never used again once lost.
 type link interface {
-	// publish hands a message over for sending, in the order of the calls. It
-	// blocks while the connection takes no more, and not once it is lost. It
-	// must be called from one goroutine at a time, and may wait for flush.
-	publish(m mqtt.Message) receipt
+	// publish hands a message over for sending, in the order of the calls. What
+	// becomes of it at QoS 1, o learns, maybe before publish returns; at QoS 0, nobody.
+	// An error says that it is not sent. Publish blocks while the connection takes no
+	// more, and not once it is lost. It must be called from one goroutine at a time,
+	// and may wait for flush.
+	publish(m mqtt.Message, o owner) error
 
 	// flush sends what was published. Whoever publishes calls it before it waits
 	// for anything. It may be called from any goroutine.
@@ -45,14 +47,6 @@ type link interface {
 	// frees everything. It blocks for a bounded time and must be called once,
 	// when publish will not be called any more.
 	close()
-}
-
-// receipt is the fate of one message: QoS 0 is done when it is gathered, QoS 1
-// when the server acknowledged it. It counts only if the link is alive after it
-// was done, and may never be done if the link is lost.
-type receipt interface {
-	Done() <-chan struct{}
-	Error() error
 }
 
 // taker takes what a server sends. It may block while the link stands.

@@ -46,16 +46,12 @@ type pahoClient struct {
 type pahoLink struct {
 	client paho.Client
 	wire   *wire
+	out    publisher
 	kept   bool // the server had kept the session
 
-	receipts *receipts
-	intake   *intake
-	status   string // of the client
+	intake *intake
+	status string // of the client
 }
-
-// firstID is the lowest packet identifier of a PUBLISH. Those below are paho's, which
-// takes one for each SUBSCRIBE.
-const firstID = 256
 
 // What the server keeps at pahoClient.status, retained.
 const (
@@ -107,8 +103,7 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 
 func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize)
-	l := &pahoLink{wire: w, intake: newIntake(w), receipts: newReceipts(firstID), status: c.status}
-	w.in.acked = l.receipts.finish
+	l := &pahoLink{wire: w, out: publisher{wire: w}, intake: newIntake(w), status: c.status}
 	o := paho.NewClientOptions().
 		AddBroker(server).
 		SetProtocolVersion(4). // no second try with MQTT 3.1
@@ -161,7 +156,7 @@ func (l *pahoLink) connect(ctx context.Context) error {
 // say has the server keep whether we are connected, as long as it listens.
 func (l *pahoLink) say(status string) {
 	if l.status != "" && l.wire.alive.Err() == nil {
-		l.publish(mqtt.Message{Topic: l.status, Payload: []byte(status), Retain: true})
+		_ = l.publish(mqtt.Message{Topic: l.status, Payload: []byte(status), Retain: true}, nil) // the wire knows
 		l.flush()
 	}
 }
@@ -170,16 +165,8 @@ func (l *pahoLink) flush() { l.wire.flush() }
 
 // publish writes the packet itself. Paho's Publish hands it through three goroutines, and
 // its token is done without an acknowledgement when the client goes down.
-func (l *pahoLink) publish(m mqtt.Message) receipt {
-	p, r := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket), newPromise()
-	p.Qos, p.Retain, p.TopicName, p.Payload = byte(m.QoS), m.Retain, m.Topic, m.Payload
-	if m.QoS != mqtt.AtMostOnce {
-		p.MessageID = l.receipts.add(r)
-	}
-	if err := p.Write(l.wire); err != nil || m.QoS == mqtt.AtMostOnce {
-		r.finish(err)
-	}
-	return r
+func (l *pahoLink) publish(m mqtt.Message, o owner) error {
+	return l.out.send(l.out.prepare(packet.V311, m), o, 0)
 }
 
 // limit is none: MQTT 3.1.1 leaves the window to the client.

@@ -34,7 +34,9 @@ type paho5Client struct{ *pahoClient }
 // paho5Link is a link in MQTT 5: a client and, under it, a connection that is ours.
 type paho5Link struct {
 	client  *paho5.Client
-	wire    *whole
+	wire    *wire
+	out     publisher
+	props   packet.Properties // room for those of the next PUBLISH
 	session *session5
 	kept    bool // the server had kept the session
 
@@ -82,12 +84,11 @@ func (c *paho5Client) newLink(conn net.Conn) *paho5Link {
 	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize)
 	w.in.five = true
 	l := &paho5Link{
-		wire: &whole{wire: w}, session: newSession5(w.fail), intake: newIntake(w), status: c.status,
+		wire: w, out: publisher{wire: w}, session: newSession5(w), intake: newIntake(w), status: c.status,
 		aliases: make(map[string]uint16),
 	}
-	w.in.acked = l.session.accepted
 	l.client = paho5.NewClient(paho5.ClientConfig{
-		Conn:              l.wire,
+		Conn:              &whole{wire: w},
 		Session:           l.session,
 		PingHandler:       pinger{c.keepalive},
 		PacketTimeout:     connectTimeout,
@@ -149,7 +150,7 @@ func (l *paho5Link) limit() int { return l.window }
 // say has the server keep whether we are connected, as long as it listens.
 func (l *paho5Link) say(status string) {
 	if l.status != "" && l.wire.alive.Err() == nil {
-		l.publish(mqtt.Message{Topic: l.status, Payload: []byte(status), Retain: true})
+		_ = l.publish(mqtt.Message{Topic: l.status, Payload: []byte(status), Retain: true}, nil) // the wire knows
 		l.flush()
 	}
 }
@@ -157,66 +158,61 @@ func (l *paho5Link) say(status string) {
 func (l *paho5Link) flush() { l.wire.flush() }
 
 // publish writes the packet itself, as in MQTT 3.1.1.
-func (l *paho5Link) publish(m mqtt.Message) receipt {
-	p, r := publish5(m), newPromise()
+func (l *paho5Link) publish(m mqtt.Message, o owner) error {
+	p := l.out.prepare(packet.V5, m)
 	p.Retain = p.Retain && l.retains
-	if l.maxBytes > 0 && size5(p) > l.maxBytes {
-		r.finish(&refusal{packet.ReasonPacketTooLarge, fmt.Sprintf("it takes packets of at most %d bytes", l.maxBytes)})
-		return r
+	alias, known := l.alias(m.Topic)
+	l.props = appendProperties(l.props[:0], m)
+	if alias != 0 {
+		l.props = l.props.AppendUint(packet.PropTopicAlias, uint32(alias))
 	}
-	l.alias(p)
-	packet := p.Packet()
-	if m.QoS != mqtt.AtMostOnce {
-		packet.PacketID = l.session.number(r)
+	if p.Properties = l.props; known {
+		p.Topic = nil
 	}
-	if _, err := packet.WriteTo(l.wire); err != nil || m.QoS == mqtt.AtMostOnce {
-		r.finish(err)
+	err := l.out.send(p, o, l.maxBytes)
+	if err == nil && alias != 0 && !known {
+		l.aliases[m.Topic] = alias
 	}
-	return r
+	return err
 }
 
-// publish5 is the PUBLISH of m.
-func publish5(m mqtt.Message) *paho5.Publish {
-	props := &paho5.PublishProperties{}
+// appendProperties appends those that belong to m.
+func appendProperties(p packet.Properties, m mqtt.Message) packet.Properties {
 	if m.Expiry > 0 {
-		props.MessageExpiry = paho5.Uint32(uint32(min(m.Expiry/time.Second, 0xffffffff)))
+		p = p.AppendUint(packet.PropMessageExpiry, uint32(min(m.Expiry/time.Second, 0xffffffff)))
 	}
-	if from := m.Properties; from != nil {
-		props.ContentType, props.ResponseTopic, props.CorrelationData = from.ContentType, from.ResponseTopic, from.CorrelationData
-		if from.UTF8 {
-			props.PayloadFormat = paho5.Byte(1)
-		}
-		for _, u := range from.User {
-			props.User.Add(u.Name, u.Value)
+	from := m.Properties
+	if from == nil {
+		return p
+	}
+	if from.UTF8 {
+		p = p.AppendUint(packet.PropPayloadFormat, 1)
+	}
+	for _, text := range []struct {
+		id packet.Property
+		of string
+	}{
+		{packet.PropContentType, from.ContentType},
+		{packet.PropResponseTopic, from.ResponseTopic},
+		{packet.PropCorrelationData, string(from.CorrelationData)},
+	} {
+		if text.of != "" {
+			p = p.AppendText(text.id, text.of)
 		}
 	}
-	return &paho5.Publish{QoS: byte(m.QoS), Retain: m.Retain, Topic: m.Topic, Payload: m.Payload, Properties: props}
+	for _, u := range from.User {
+		p = p.AppendUser(u.Name, u.Value)
+	}
+	return p
 }
 
-// size5 is the largest that the packet of p can be: its header takes five bytes at
-// most, and a topic alias three.
-func size5(p *paho5.Publish) int {
-	n := 5 + 3
-	for _, b := range p.Packet().Buffers() {
-		n += len(b)
+// alias returns the number of a topic, and whether the server knows it by that already.
+// 0: it is one of too many (MQTT 5.0, section 3.3.2.3.4). Topics never lose theirs.
+func (l *paho5Link) alias(topic string) (id uint16, known bool) {
+	if id, known = l.aliases[topic]; known || len(l.aliases) >= l.most {
+		return id, known
 	}
-	return n
-}
-
-// alias makes the topic a number, if the server allows and it is not one of too
-// many (MQTT 5.0, section 3.3.2.3.4). Topics never lose theirs.
-func (l *paho5Link) alias(p *paho5.Publish) {
-	id, known := l.aliases[p.Topic]
-	switch {
-	case known:
-		p.Topic = ""
-	case len(l.aliases) < l.most:
-		id = uint16(len(l.aliases) + 1)
-		l.aliases[p.Topic] = id
-	default:
-		return
-	}
-	p.Properties.TopicAlias = &id
+	return uint16(len(l.aliases) + 1), false
 }
 
 func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, to taker) error {
@@ -258,7 +254,7 @@ func (l *paho5Link) arrived(received paho5.PublishReceived) (bool, error) {
 	return true, nil
 }
 
-// message5 is the reverse of publish5.
+// message5 is what p carries, the reverse of appendProperties.
 func message5(p *paho5.Publish) mqtt.Message {
 	m := mqtt.Message{Topic: p.Topic, Payload: p.Payload, QoS: mqtt.QoS(p.QoS), Retain: p.Retain}
 	from := p.Properties

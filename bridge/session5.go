@@ -15,52 +15,31 @@ import (
 	"tidegate/mqtt/packet"
 )
 
-// session5 gives out packet identifiers over one link and takes the answers.
+// session5 gives out packet identifiers over one link and takes the answers, but for
+// what is published, whose are those of receipts.
 // Paho's own sessions keep every message in memory and send it again over the
 // next connection, which the inbox does.
 type session5 struct {
-	lose func(error) // ends the link
+	wire *wire
 
-	mu       sync.Mutex
-	out      io.Writer
-	last     uint16
-	receipts map[uint16]*promise                     // of what was published
-	answers  map[uint16]chan<- packets.ControlPacket // to what else was asked
+	mu      sync.Mutex
+	out     io.Writer
+	last    uint16
+	answers map[uint16]chan<- packets.ControlPacket // to what was asked
 }
 
-func newSession5(lose func(error)) *session5 {
-	return &session5{
-		lose:     lose,
-		receipts: make(map[uint16]*promise),
-		answers:  make(map[uint16]chan<- packets.ControlPacket),
-	}
+func newSession5(w *wire) *session5 {
+	return &session5{wire: w, answers: make(map[uint16]chan<- packets.ControlPacket)}
 }
 
-// number gives a PUBLISH its identifier, and r is finished when it is acknowledged.
-func (s *session5) number(r *promise) uint16 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id := s.free()
-	s.receipts[id] = r
-	return id
-}
-
-// AddToSession gives what else is asked its identifier.
+// AddToSession gives what is asked its identifier.
 func (s *session5) AddToSession(_ context.Context, p session.Packet, answer chan<- packets.ControlPacket) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := s.free()
-	s.answers[id] = answer
-	p.SetIdentifier(id)
+	s.last = s.last%(firstID-1) + 1 // a link asks once or twice
+	s.answers[s.last] = answer
+	p.SetIdentifier(s.last)
 	return nil
-}
-
-// free returns an identifier that nothing has. The link keeps far fewer messages under
-// way than there are, so that there is one. The caller holds mu.
-func (s *session5) free() uint16 {
-	for s.last++; s.last == 0 || s.receipts[s.last] != nil || s.answers[s.last] != nil; s.last++ {
-	}
-	return s.last
 }
 
 // PacketReceived takes an answer, or hands a message on to messages. PUBREL is the
@@ -77,28 +56,13 @@ func (s *session5) PacketReceived(p *packets.ControlPacket, messages chan<- *pac
 	return nil
 }
 
-// accepted finishes the receipt of the PUBLISH id, which the server has.
-func (s *session5) accepted(id uint16) { s.finish(id, nil) }
-
-// published likewise, if that is what p says.
+// published tells what p says of a message to its owner.
 func (s *session5) published(p *packets.Puback) {
 	var err error
 	if reason := packet.Reason(p.ReasonCode); reason.Failed() {
 		err = &refusal{reason, p.Properties.ReasonString}
 	}
-	s.finish(p.PacketID, err)
-}
-
-func (s *session5) finish(id uint16, err error) {
-	s.mu.Lock()
-	r := s.receipts[id]
-	delete(s.receipts, id)
-	s.mu.Unlock()
-	if r == nil {
-		s.lose(fmt.Errorf("the server acknowledges the message %d, which was not sent", id))
-		return
-	}
-	r.finish(err)
+	s.wire.receipts.answered(p.PacketID, err)
 }
 
 func (s *session5) answered(p *packets.ControlPacket) {
@@ -145,7 +109,7 @@ func (s *session5) ConAckReceived(out io.Writer, _ *packets.Connect, _ *packets.
 // Whoever waits for an answer is told that none comes.
 func (s *session5) ConnectionLost(p *packets.Disconnect) error {
 	if p != nil {
-		s.lose(&farewell{refusal{packet.Reason(p.ReasonCode), p.Properties.ReasonString}})
+		s.wire.fail(&farewell{refusal{packet.Reason(p.ReasonCode), p.Properties.ReasonString}})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -195,18 +195,9 @@ func (r *attempt) subscribed(subs []mqtt.Subscription, topic string, err error) 
 func (r *attempt) echo(ctx context.Context, l link, m mqtt.Message, back <-chan struct{}, blind bool) error {
 	ctx, cancel := context.WithTimeout(ctx, echoTimeout)
 	defer cancel()
-	receipt := l.publish(m)
-	l.flush()
-	select {
-	case <-receipt.Done():
-	case <-l.alive().Done():
-		return lostError(r.server, r.Config.clientID(r.Gateway), 0, context.Cause(l.alive()))
-	case <-ctx.Done():
-		return &stallError{r.server, echoTimeout}
-	}
-	switch err := receipt.Error(); {
+	switch err := r.ask(ctx, l, m); {
 	case err != nil:
-		return fmt.Errorf("%s refuses a message on %q: %w", r.server, m.Topic, err)
+		return err
 	case blind:
 		r.passed(StepEcho, fmt.Sprintf("acknowledged; whether it arrives is not seen, since this user may not read %q", m.Topic))
 		return nil
@@ -221,6 +212,33 @@ func (r *attempt) echo(ctx context.Context, l link, m mqtt.Message, back <-chan 
 		return fmt.Errorf("%s acknowledges a message on %q but does not deliver it back within %v: it must allow this user to publish and to read there, or else drops messages without a word", r.server, m.Topic, echoTimeout)
 	}
 }
+
+// ask sends m and waits for its acknowledgement.
+func (r *attempt) ask(ctx context.Context, l link, m mqtt.Message) error {
+	said := make(verdict, 1)
+	if err := l.publish(m, said); err != nil {
+		said <- err
+	}
+	l.flush()
+	select {
+	case err := <-said:
+		if err != nil {
+			return fmt.Errorf("%s refuses a message on %q: %w", r.server, m.Topic, err)
+		}
+		return nil
+	case <-l.alive().Done():
+		return lostError(r.server, r.Config.clientID(r.Gateway), 0, context.Cause(l.alive()))
+	case <-ctx.Done():
+		return &stallError{r.server, echoTimeout}
+	}
+}
+
+// verdict is the owner of one message. It has room for what is said of it.
+type verdict chan error
+
+func (v verdict) acknowledged(err error) { v <- err }
+
+func (verdict) rest() {}
 
 // clientID returns the id that the bridge of gateway uses.
 func (c *Config) clientID(gateway string) string {

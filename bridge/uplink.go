@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -25,7 +24,7 @@ const maxRemaining = 268435455
 var errUnmatched = errors.New("no rule matches")
 
 // uplink moves messages over one link: send, once for each stream, reads them from the
-// inbox and hands them to the link, confirm waits for the receipts in the same order. What is
+// inbox and hands them to the link, whose goroutine confirms them in the same order. What is
 // between the two is bounded by the inbox, which hands out MaxInflight.
 type uplink struct {
 	cfg     *Config
@@ -46,9 +45,7 @@ type uplink struct {
 	pacer   *pacer
 
 	publishing turns // of the two streams
-
-	confirmed bool   // the server acknowledged something; of confirm
-	head      uint64 // the first message that it did not, 0: none; of confirm
+	flight     *flight
 }
 
 // turns is a lock that goes to whoever waits for it first: a [sync.Mutex] goes to the one
@@ -56,26 +53,16 @@ type uplink struct {
 // Whoever sends has the lock, and receives to give it back.
 type turns chan struct{}
 
-// owed is a message that the server has not acknowledged.
-type owed struct {
-	receipt
-	d    mqtt.Delivery
-	from stream
-	at   time.Time // when it was sent; zero: nobody acknowledges it
-}
-
 // run moves messages until ctx is done, which is no error, or the link is lost.
 func (u *uplink) run(ctx context.Context) error {
-	sent, finished := make(chan owed, u.cfg.MaxInflight), make(chan struct{})
-	var confirming, watching sync.WaitGroup
+	finished := make(chan struct{})
+	var watching, sending sync.WaitGroup
 	watching.Go(func() { u.watch(ctx, finished) })
-	confirming.Go(func() { u.confirm(sent) })
-	var sending sync.WaitGroup
-	sending.Go(func() { u.send(ctx, live, u.inbox.RecvLive, sent) })
-	u.send(ctx, backlog, u.inbox.Recv, sent)
+	watching.Go(func() { u.patrol(finished) })
+	sending.Go(func() { u.send(ctx, live, u.inbox.RecvLive) })
+	u.send(ctx, backlog, u.inbox.Recv)
 	sending.Wait()
-	close(sent)
-	confirming.Wait()
+	u.flight.wait(u.link.alive())
 	close(finished)
 	watching.Wait()
 	if ctx.Err() != nil {
@@ -113,7 +100,7 @@ const (
 
 // send forwards what recv hands out until it does not, or the link is lost. An
 // error of the queue ends the link.
-func (u *uplink) send(ctx context.Context, from stream, recv func(context.Context) (mqtt.Delivery, error), sent chan<- owed) {
+func (u *uplink) send(ctx context.Context, from stream, recv func(context.Context) (mqtt.Delivery, error)) {
 	receiving, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(u.link.alive(), cancel)()
@@ -132,12 +119,12 @@ func (u *uplink) send(ctx context.Context, from stream, recv func(context.Contex
 			u.link.abort(&localError{"read the queue", err})
 			return
 		}
-		u.forward(receiving, from, d, sent)
+		u.forward(receiving, from, d)
 	}
 }
 
 // forward sends d, or does away with it if it can never be sent.
-func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent chan<- owed) {
+func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery) {
 	if d.Topic == u.status {
 		u.inbox.Ack(d.Seq)
 		return
@@ -157,52 +144,50 @@ func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery, sent
 	if !u.ripe(ctx, d) || from == backlog && !u.pacer.wait(ctx, u.left) || !u.window.enter(ctx.Done(), from) {
 		return // it comes again
 	}
-	if o, ok := u.publish(from, d, m, sent); ok && m.QoS == mqtt.AtMostOnce {
-		u.await(o, nil)
-		u.window.wake()
-	}
+	u.publish(from, d, m)
 }
 
 // publish hands d to the link as m, unless the link is lost. What goes first upstream
 // also is first to be confirmed, whichever stream it comes from.
-func (u *uplink) publish(from stream, d mqtt.Delivery, m mqtt.Message, sent chan<- owed) (o owed, ok bool) {
+func (u *uplink) publish(from stream, d mqtt.Delivery, m mqtt.Message) {
 	u.publishing <- struct{}{}
 	defer func() { <-u.publishing }()
 	if u.link.alive().Err() != nil {
-		return o, false
+		return
 	}
 	u.pacer.spend(d)
 	sealed := u.seal(d) // not before: what is dropped leaves no hole in the numbers
 	m.Payload, m.Properties = sealed.Payload, sealed.Properties
 	u.monitor.sent()
 	u.sending(d, m)
-	o = owed{receipt: u.link.publish(m), d: d, from: from}
-	u.heed(o)
-	if m.QoS != mqtt.AtMostOnce {
-		o.at = time.Now()
-		sent <- o // has room for all that the window lets through
+	o := &owed{u: u, d: d, from: from}
+	if m.QoS == mqtt.AtMostOnce {
+		o.err = u.link.publish(m, nil)
+		u.confirm(o, time.Now())
+		u.window.wake()
+		return
 	}
-	return o, true
+	o.at = time.Now()
+	u.flight.add(o)
+	if err := u.link.publish(m, o); err != nil {
+		u.unsent(o, err)
+	}
+}
+
+// unsent takes note that the link does not send o. Unless the server would refuse it,
+// the link ends here: the next message must not overtake o.
+func (u *uplink) unsent(o *owed, err error) {
+	if !errors.As(err, new(*refusal)) {
+		u.link.abort(err)
+	}
+	o.acknowledged(err)
+	o.rest()
 }
 
 // left returns how many messages wait to be sent, with the one in hand.
 func (u *uplink) left() int64 {
 	under, _ := u.window.load()
 	return u.owes() - int64(under)
-}
-
-// heed aborts the link if it has given o up already: it may have room for the next
-// message, which must not overtake o.
-func (u *uplink) heed(o owed) {
-	select {
-	case <-o.Done():
-	default:
-		return
-	}
-	var refused *refusal
-	if err := o.Error(); err != nil && !errors.As(err, &refused) {
-		u.link.abort(err)
-	}
 }
 
 // checkSize reports why no PUBLISH can hold payload bytes for topic, or nil.
@@ -247,96 +232,6 @@ func (f *firsts) first(thing string) bool {
 	known := f.seen[thing]
 	f.seen[thing] = true
 	return !known
-}
-
-// confirm acknowledges to the inbox what the server acknowledged, in order, until
-// sent is closed and empty or the link is lost.
-func (u *uplink) confirm(sent <-chan owed) {
-	stall := time.NewTimer(time.Duration(u.cfg.StallTimeout))
-	defer stall.Stop()
-	for o := range u.promptly(sent) {
-		if !u.await(o, stall) {
-			u.head = o.d.Seq
-			return
-		}
-		u.confirmed = true
-	}
-}
-
-// promptly is what comes through sent. Before it waits for more, whoever waits for room
-// in the window learns of all that was acknowledged.
-func (u *uplink) promptly(sent <-chan owed) iter.Seq[owed] {
-	return func(yield func(owed) bool) {
-		for {
-			var o owed
-			var ok bool
-			select {
-			case o, ok = <-sent:
-			default:
-				u.window.wake()
-				o, ok = <-sent
-			}
-			if !ok || !yield(o) {
-				return
-			}
-		}
-	}
-}
-
-// await waits for the receipt of o and reports whether o was acknowledged. If it
-// was not, the link is lost: await aborts it when the receipt is an error, or
-// does not come before stall, if there is one, is over.
-func (u *uplink) await(o owed, stall *time.Timer) bool {
-	select {
-	case <-o.Done():
-	default:
-		u.window.wake()
-		if !u.receive(o, stall) {
-			return false
-		}
-	}
-	err, now := o.Error(), time.Now()
-	switch {
-	case u.link.alive().Err() != nil:
-		return false
-	case err != nil && !u.refused(o, err):
-		return false
-	case err == nil:
-		u.monitor.acknowledged(now) // first: who sees an empty queue sees it counted
-		u.inbox.Ack(o.d.Seq)
-	}
-	u.window.leave(o.from, o.at)
-	return true
-}
-
-// receive waits for the receipt of o, and aborts the link if stall is over first.
-func (u *uplink) receive(o owed, stall *time.Timer) bool {
-	var over <-chan time.Time
-	if stall != nil {
-		stall.Reset(time.Duration(u.cfg.StallTimeout))
-		over = stall.C
-	}
-	select {
-	case <-o.Done():
-		return true
-	case <-u.link.alive().Done():
-	case <-over:
-		u.link.abort(&stallError{u.server, time.Duration(u.cfg.StallTimeout)})
-	}
-	return false
-}
-
-// refused puts o aside if its receipt, err, says that the server never takes it, and
-// else aborts the link.
-func (u *uplink) refused(o owed, err error) bool {
-	var why *refusal
-	if !errors.As(err, &why) || !why.final() {
-		u.link.abort(err)
-		return false
-	}
-	u.monitor.update(func(s *Status) { s.InFlight-- })
-	u.bury(o.d, why)
-	return true
 }
 
 // bury makes d a dead letter. When that cannot be kept, d stays in the queue and

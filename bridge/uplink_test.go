@@ -15,7 +15,7 @@ import (
 type fakeLink struct {
 	ctx  context.Context
 	lose context.CancelCauseFunc
-	loss error // comes with each receipt; nil: none
+	loss error // comes with each acknowledgement; nil: none
 }
 
 func newFakeLink(loss error) *fakeLink {
@@ -26,11 +26,13 @@ func newFakeLink(loss error) *fakeLink {
 
 func (l *fakeLink) limit() int { return maxInflight }
 
-func (l *fakeLink) publish(mqtt.Message) receipt {
+func (l *fakeLink) publish(_ mqtt.Message, o owner) error {
 	if l.loss != nil {
 		l.lose(l.loss)
 	}
-	return doneReceipt{}
+	o.acknowledged(nil)
+	o.rest()
+	return nil
 }
 
 func (l *fakeLink) listen(context.Context, []mqtt.Subscription, taker) error { return nil }
@@ -42,16 +44,6 @@ func (l *fakeLink) abort(cause error)      { l.lose(cause) }
 func (l *fakeLink) flush()                 {}
 func (l *fakeLink) close()                 {}
 
-type doneReceipt struct{ err error }
-
-func (r doneReceipt) Done() <-chan struct{} {
-	done := make(chan struct{})
-	close(done)
-	return done
-}
-
-func (r doneReceipt) Error() error { return r.err }
-
 func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 	t.Helper()
 	cfg := testConfig()
@@ -62,7 +54,7 @@ func newUplink(t *testing.T, local *fakeLocal, l link) *uplink {
 	}
 	return &uplink{
 		cfg: &cfg, link: l, inbox: inbox, monitor: &monitor{}, ripe: func(context.Context, mqtt.Delivery) bool { return true }, seal: func(d mqtt.Delivery) mqtt.Delivery { return d }, sending: func(mqtt.Delivery, mqtt.Message) {},
-		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight, 0, slowAfter(time.Duration(cfg.StallTimeout))), warned: &firsts{}, publishing: make(turns, 1),
+		local: local, suspect: &suspect{}, window: newWindow(firstWindow, cfg.MaxInflight, 0, slowAfter(time.Duration(cfg.StallTimeout))), warned: &firsts{}, publishing: make(turns, 1), flight: newFlight(),
 		pacer: newPacer(cfg.CatchUp.Rate, inbox.Arrived, l.flush), owes: func() int64 { return local.Backlog("bridge/cloud") },
 	}
 }
@@ -80,10 +72,13 @@ func TestAReceiptOfALostLinkDoesNotCount(t *testing.T) {
 	}
 }
 
-func TestAFailedReceiptEndsTheLink(t *testing.T) {
+func TestAMessageThatIsNotSentEndsTheLink(t *testing.T) {
 	local, l := newLocal(readings(1)...), newFakeLink(nil)
 	u, failure := newUplink(t, local, l), errors.New("no message IDs available")
-	if u.await(owed{receipt: doneReceipt{failure}, d: mqtt.Delivery{Seq: 1}}, nil) || local.left() != 1 {
+	o := &owed{u: u, d: mqtt.Delivery{Seq: 1}, at: time.Now()}
+	u.flight.add(o)
+	u.unsent(o, failure)
+	if u.flight.proven() || local.left() != 1 {
 		t.Error("a message that was not sent is acknowledged")
 	}
 	if !errors.Is(context.Cause(l.ctx), failure) {
@@ -91,28 +86,49 @@ func TestAFailedReceiptEndsTheLink(t *testing.T) {
 	}
 }
 
+// The server may acknowledge in any order. The inbox learns it in that of the messages.
+func TestAcknowledgementsAreConfirmedInOrder(t *testing.T) {
+	local := newLocal(readings(3)...)
+	u, list := newUplink(t, local, newFakeLink(nil)), []*owed(nil)
+	for i := range 3 {
+		o := &owed{u: u, d: mqtt.Delivery{Seq: uint64(i + 1)}, at: time.Now()}
+		u.flight.add(o)
+		list = append(list, o)
+	}
+	for i, want := range []struct {
+		land, left int
+		head       uint64
+	}{{1, 3, 1}, {0, 1, 3}, {2, 0, 0}} {
+		list[want.land].acknowledged(nil)
+		if head, _ := u.flight.head(); local.left() != want.left || head != want.head {
+			t.Errorf("step %d: %d messages are left and %d is the first, want %d and %d", i, local.left(), head, want.left, want.head)
+		}
+	}
+}
+
 func TestAnAcknowledgementTakesNoMemory(t *testing.T) {
-	u, r := newUplink(t, newLocal(readings(1)...), newFakeLink(nil)), newPromise()
-	r.finish(nil)
-	o := owed{receipt: r, d: mqtt.Delivery{Seq: 1}, at: time.Now()}
-	if n := testing.AllocsPerRun(100, func() { u.await(o, nil) }); n > 0 {
+	u := newUplink(t, newLocal(readings(1)...), newFakeLink(nil))
+	o := &owed{u: u, d: mqtt.Delivery{Seq: 1}, at: time.Now()}
+	if n := testing.AllocsPerRun(100, func() {
+		u.flight.add(o)
+		o.acknowledged(nil)
+	}); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
-// What was handed to a link that is lost meanwhile still tells who was under way.
 // givesUp is a link that does not send one message, but would send the next.
 type givesUp struct {
 	*fakeLink
 	sent []string
 }
 
-func (l *givesUp) publish(m mqtt.Message) receipt {
+func (l *givesUp) publish(m mqtt.Message, o owner) error {
 	l.sent = append(l.sent, m.Topic)
 	if len(l.sent) == 2 {
-		return doneReceipt{errors.New("it was not sent")}
+		return errors.New("it was not sent")
 	}
-	return doneReceipt{}
+	return l.fakeLink.publish(m, o)
 }
 
 func TestNothingOvertakesAMessageThatTheLinkGivesUp(t *testing.T) {
@@ -124,12 +140,14 @@ func TestNothingOvertakesAMessageThatTheLinkGivesUp(t *testing.T) {
 	}
 }
 
+// What was handed to a link that is lost meanwhile still tells what was under way.
 func TestTheHeadOfALostLinkIsKnown(t *testing.T) {
 	for range 100 {
 		local, loss := newLocal(readings(1)...), errors.New("unplugged")
 		u := newUplink(t, local, newFakeLink(loss))
-		if err := u.run(t.Context()); !errors.Is(err, loss) || u.head != 1 {
-			t.Fatalf("run returns %v, the first message not acknowledged is %d", err, u.head)
+		err := u.run(t.Context())
+		if head, _ := u.flight.head(); !errors.Is(err, loss) || head != 1 {
+			t.Fatalf("run returns %v, the first message not acknowledged is %d", err, head)
 		}
 	}
 }
@@ -198,20 +216,20 @@ type slowLink struct {
 	took chan string
 }
 
-func (l *slowLink) publish(m mqtt.Message) receipt {
+func (l *slowLink) publish(m mqtt.Message, o owner) error {
 	l.took <- m.Topic
-	return doneReceipt{}
+	return nil
 }
 
 // A live message goes after the one of the backlog that is handed over just then.
 func TestTheStreamsPublishInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &slowLink{newFakeLink(nil), make(chan string)}
-		u, sent := newUplink(t, newLocal(), l), make(chan owed, 10)
+		u := newUplink(t, newLocal(), l)
 		publish := func(from stream, topics ...string) {
 			for _, topic := range topics {
 				m := mqtt.Message{Topic: topic, QoS: mqtt.AtLeastOnce}
-				u.publish(from, mqtt.Delivery{Message: m}, m, sent)
+				u.publish(from, mqtt.Delivery{Message: m}, m)
 			}
 		}
 		go publish(backlog, "a", "b", "c")

@@ -102,10 +102,9 @@ func (w *window) free(of stream) bool {
 }
 
 // leave gives a place of the stream back, after the acknowledgement of what was sent
-// then; zero if it needs none. Wake must follow, for several at once, so that what
+// then; zero if it needs none. The acknowledgement came now. Wake must follow, for several at once, so that what
 // gets their places goes out together.
-func (w *window) leave(of stream, sent time.Time) {
-	now := time.Now()
+func (w *window) leave(of stream, sent, now time.Time) {
 	w.mu.Lock()
 	w.under[of]--
 	if of == backlog && !sent.IsZero() {

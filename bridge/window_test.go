@@ -25,7 +25,7 @@ func TestTheWindowGrowsAndShrinks(t *testing.T) {
 			if !w.enter(nil, backlog) {
 				t.Fatal("there is no room")
 			}
-			w.leave(backlog, sent)
+			w.leave(backlog, sent, time.Now())
 		}
 	}
 	for _, step := range []struct {
@@ -61,7 +61,7 @@ func TestAWindowWithoutRoomMakesWait(t *testing.T) {
 		entered := make(chan bool)
 		go func() { entered <- w.enter(nil, backlog) }()
 		synctest.Wait()
-		w.leave(backlog, time.Now())
+		w.leave(backlog, time.Now(), time.Now())
 		w.wake()
 		if !<-entered {
 			t.Error("a place was free")
@@ -111,13 +111,13 @@ func TestTheStreamsShareTheWindow(t *testing.T) {
 			if w.under[of] == 0 {
 				of = 1 - of
 			}
-			w.leave(of, time.Now())
+			w.leave(of, time.Now(), time.Now())
 		}
 		if got := fill(w, live, backlog); got != [2]int{backlog: c.then, live: c.live} {
 			t.Errorf("%+v: both together get %v", c, got)
 		}
 		for range w.under[backlog] { // the backlog is gone
-			w.leave(backlog, time.Now())
+			w.leave(backlog, time.Now(), time.Now())
 		}
 		w.waits[backlog] = false
 		if got := fill(w, live); got[live] != c.size {
@@ -136,7 +136,7 @@ func TestTheSmallestWindowIsShared(t *testing.T) {
 			of = backlog
 		}
 		order = append(order, of)
-		w.leave(of, time.Now())
+		w.leave(of, time.Now(), time.Now())
 	}
 	for i := range order[1:] {
 		if order[i] == order[i+1] {

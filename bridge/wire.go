@@ -19,6 +19,7 @@ import (
 type wire struct {
 	net.Conn
 	in       *guard
+	receipts *receipts
 	out      gather
 	silence  time.Duration
 	patience atomic.Int64 // a time.Duration, see hurry
@@ -33,10 +34,10 @@ type wire struct {
 // newWire puts a wire over conn that takes packets of at most limit bytes from
 // the server.
 func newWire(conn net.Conn, silence, patience time.Duration, limit int) *wire {
-	w := &wire{Conn: conn, silence: silence, begin: time.Now(), released: make(chan struct{})}
+	w := &wire{Conn: conn, receipts: newReceipts(), silence: silence, begin: time.Now(), released: make(chan struct{})}
 	w.out.write = w.write
 	w.patience.Store(int64(patience))
-	w.in = &guard{src: bufio.NewReader(readerFunc(w.fill)), limit: limit} // paho reads single bytes
+	w.in = &guard{src: bufio.NewReader(readerFunc(w.fill)), limit: limit, acked: w.receipts.accepted} // paho reads single bytes
 	w.alive, w.lose = context.WithCancelCause(context.Background())
 	return w
 }
@@ -66,6 +67,7 @@ func (w *wire) Read(b []byte) (int, error) {
 }
 
 func (w *wire) fill(b []byte) (int, error) {
+	w.receipts.rest()
 	if w.up.Load() {
 		_ = w.SetReadDeadline(time.Now().Add(w.silence))
 	}
