@@ -11,6 +11,7 @@ import (
 	"time"
 
 	packets5 "github.com/eclipse/paho.golang/packets"
+	paho5 "github.com/eclipse/paho.golang/paho"
 
 	"tidegate/internal/leak"
 	"tidegate/mqtt"
@@ -162,6 +163,36 @@ func TestProtocol5SendsTopicsAsNumbersIfItMay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is larger than the server takes is put aside without being sent, and leaves no trace: the
+// next one tells the server what its topic's number is.
+func TestProtocol5KeepsWithinTheServersPacketSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most, header = 100, 1 + 1 + 2 + len("site/sensor/b") + 2 + 1 + 3 // with a topic alias
+		reading := func(size int) mqtt.Message {
+			return mqtt.Message{Topic: "sensor/b", Payload: make([]byte, size), QoS: mqtt.AtLeastOnce}
+		}
+		local := newLocal(reading(most-header+1), reading(most-header), reading(most-header+len("site/sensor/b")), reading(most))
+		got := make(chan []*packets5.Publish, 1)
+		r := newRig(t, config5(), local, piped5(t, func(_ int, _ string, u upstream5) {
+			got <- u.serve(func(a *packets5.Connack) {
+				a.Properties.MaximumPacketSize, a.Properties.TopicAliasMaximum = paho5.Uint32(most), paho5.Uint16(10)
+			})
+		})).start()
+		<-local.empty()
+		synctest.Wait()
+		r.end()
+		var sizes []int
+		for _, p := range <-got {
+			if sizes = append(sizes, len(p.Payload)); p.Topic != "site/sensor/b" {
+				t.Errorf("a message arrives on %q", p.Topic)
+			}
+		}
+		if want := []int{77, 90}; !slices.Equal(sizes, want) || local.dead.left() != 2 {
+			t.Errorf("messages of %d bytes arrive, want %d, and %d are put aside, want 2", sizes, want, local.dead.left())
+		}
+	})
 }
 
 func TestRefusalsOfProtocol5SayWhatToDo(t *testing.T) {
