@@ -9,12 +9,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -167,29 +167,39 @@ func rowsOf(t *testing.T, s *Store) string {
 // to write drains until there is room, and then nobody has to commit a row.
 func TestStateIsDamagedWhileTheDiskIsFull(t *testing.T) {
 	dir := fullDisk(t, damaged(t, func(string, []string) {}), func(string) {})
-	s := openTest(t, dir, Options{SegmentSize: small, CompactInterval: time.Millisecond})
-	zeroRoot(t, filepath.Join(dir, stateName))
-	row := &Batch{Rows: []Row{{Table: "t", Key: []byte("new"), Value: []byte("new")}}}
-	for range 3 {
-		if err := s.Commit(row); !errors.Is(err, ErrNoState) || !s.Stats().Unrepaired {
-			t.Errorf("commit of a row: %v, %+v", err, s.Stats())
+	synctest.Test(t, func(t *testing.T) {
+		s := openTest(t, dir, Options{SegmentSize: small})
+		zeroRoot(t, filepath.Join(dir, stateName))
+		row := &Batch{Rows: []Row{{Table: "t", Key: []byte("new"), Value: []byte("new")}}}
+		for range 3 {
+			if err := s.Commit(row); !errors.Is(err, ErrNoState) || !s.Stats().Unrepaired {
+				t.Errorf("commit of a row: %v, %+v", err, s.Stats())
+			}
 		}
-	}
-	if err := os.Remove(filepath.Join(filepath.Dir(dir), "ballast")); err != nil {
-		t.Fatal(err)
-	}
+		if err := os.Remove(filepath.Join(filepath.Dir(dir), "ballast")); err != nil {
+			t.Fatal(err)
+		}
+		runOnce(t, s)
+		if s.Stats().Unrepaired {
+			t.Error("state.db waits for a commit although there is room")
+		}
+		commit(t, s, row)
+		if got := rowsOf(t, s); !strings.Contains(got, "new") {
+			t.Errorf("the rows are %q", got)
+		}
+	})
+}
+
+// runOnce lets the store do once what it does from time to time, in virtual time.
+func runOnce(t *testing.T, s *Store) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var ended sync.WaitGroup
 	ended.Go(func() { s.Run(ctx, func() Owed { return nil }) })
-	for s.Stats().Unrepaired && t.Context().Err() == nil {
-		runtime.Gosched()
-	}
+	time.Sleep(s.every)
+	synctest.Wait()
 	cancel()
 	ended.Wait()
-	commit(t, s, row)
-	if got := rowsOf(t, s); !strings.Contains(got, "new") {
-		t.Errorf("the rows are %q", got)
-	}
 }
 
 // A directory that is empty is not begun on a full disk: a journal without state.db
@@ -218,37 +228,32 @@ func TestDamagedSealedSegmentsOnAFullDisk(t *testing.T) {
 		spoilHalf(t, segments[1])
 	})
 	want := intact(t, sound, dir, func(path string) string { return path })
-	log := &logLines{}
-	s := openTest(t, dir, Options{SegmentSize: small, Log: log.logger(), CompactInterval: time.Millisecond})
-	check := func() {
-		t.Helper()
-		if seqs, errs := readDamaged(t, s); len(want.without(seqs)) > 0 || len(errs) > 0 {
-			t.Errorf("%v of %d records on sound pages are missing; %v", want.without(seqs), len(want), errs)
+	synctest.Test(t, func(t *testing.T) {
+		log := &logLines{}
+		s := openTest(t, dir, Options{SegmentSize: small, Log: log.logger()})
+		check := func() {
+			t.Helper()
+			if seqs, errs := readDamaged(t, s); len(want.without(seqs)) > 0 || len(errs) > 0 {
+				t.Errorf("%v of %d records on sound pages are missing; %v", want.without(seqs), len(want), errs)
+			}
 		}
-	}
-	var readers sync.WaitGroup
-	for range 3 { // they take what is known of a segment from each other
-		readers.Go(check)
-	}
-	readers.Wait()
-	if n := log.count("no room to write a damaged segment anew"); n != 2 || s.Stats().FilesQuarantined != 0 {
-		t.Errorf("the log has %d lines; %+v", n, s.Stats())
-	}
-	if err := os.Remove(filepath.Join(filepath.Dir(dir), "ballast")); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var ended sync.WaitGroup
-	ended.Go(func() { s.Run(ctx, func() Owed { return nil }) })
-	for s.Stats().FilesQuarantined == 0 && t.Context().Err() == nil {
-		runtime.Gosched()
-	}
-	cancel()
-	ended.Wait()
-	check()
-	if n := s.Stats().FilesQuarantined; n != 2 || s.Verify() != nil {
-		t.Errorf("%d files were set aside, want 2; %v", n, s.Verify())
-	}
+		var readers sync.WaitGroup
+		for range 3 { // they take what is known of a segment from each other
+			readers.Go(check)
+		}
+		readers.Wait()
+		if n := log.count("no room to write a damaged segment anew"); n != 2 || s.Stats().FilesQuarantined != 0 {
+			t.Errorf("the log has %d lines; %+v", n, s.Stats())
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(dir), "ballast")); err != nil {
+			t.Fatal(err)
+		}
+		runOnce(t, s)
+		if n := s.Stats().FilesQuarantined; n != 2 || s.Verify() != nil {
+			t.Errorf("%d files were set aside, want 2; %v", n, s.Verify())
+		}
+		check()
+	})
 }
 
 // What is read as it is goes with its last record, and its file with it.
