@@ -108,16 +108,6 @@ func (c *cluster) awaitReady(n *node) {
 	}
 }
 
-// awaitAcked waits until the servers have acknowledged n messages. It is patient
-// as long as there are more and more.
-func (c *cluster) awaitAcked(n int) {
-	c.t.Helper()
-	for step := c.acked.count(); step < n; {
-		step = min(n, step+500)
-		c.acked.awaitCount(c.t, step)
-	}
-}
-
 // auditor is the client that reads, in the end, what the cluster has.
 const auditor = "auditor"
 
@@ -209,17 +199,17 @@ func killInTurn(t *testing.T, c *cluster, protocol int) {
 	for i := range kills {
 		at, part := total*(i+1)/(kills+1), total/(kills+1)
 		f.allow(at + part)
-		c.awaitAcked(at)
+		c.acked.awaitCount(c.t, at)
 		n := c.awaitUsed()
 		n.process.end(syscall.SIGKILL)
 		killed := time.Now()
-		c.awaitAcked(at + part/2)
+		c.acked.awaitCount(c.t, at+part/2)
 		t.Logf("message %6d: server %d is killed, %d messages arrive within %v", at, slices.Index(c.nodes, n)+1, part/2, time.Since(killed).Round(time.Millisecond))
 		c.start(n)
 	}
 	f.allow(total)
 	f.awaitAcked(t, total)
-	c.awaitAcked(total)
+	c.acked.awaitCount(c.t, total)
 	took := time.Since(began)
 	duplicates, cuts := c.published.duplicates(), c.used()-1
 	t.Logf("%d messages through %d lost connections in %v: %d lost, %d duplicates upstream, max_inflight %d",

@@ -30,7 +30,7 @@ func TestDeadLettersAreBounded(t *testing.T) {
 	here, large := g.watch(t, "none"), strings.Repeat("x", 8<<10)
 	check := func(when string) {
 		t.Helper()
-		deadline := time.After(10 * time.Second)
+		deadline := time.After(patience)
 		for {
 			st := g.status(t)
 			lost := uint64(0)

@@ -104,9 +104,7 @@ func throughEpisodes(t *testing.T, protocol, episodes int) {
 	f.awaitAcked(t, total)
 	u.check()
 	lost := f.done.without(u.tap.acked, prefix)
-	var cuts int
-	u.tap.look(func() { cuts = u.tap.used - 1 })
-	duplicates := u.tap.published.duplicates()
+	cuts, duplicates := u.cuts(), u.tap.published.duplicates()
 	t.Logf("%d messages through %d episodes, which cost %d connections: %d lost, %d duplicates upstream, max_inflight %d",
 		total, episodes, cuts, len(lost), duplicates, maxInflight)
 	if len(lost) > 0 || f.done.count() != total {

@@ -16,7 +16,6 @@ import (
 
 const (
 	kills = 3 // of the gateway, per test
-	cuts  = 2 // of the uplink: mosquitto is killed, and the network falls silent
 
 	// atRisk is how long ago a reading may have been sent for a kill to take it:
 	// nobody waits for readings, so they may be written once a second, and the
@@ -31,7 +30,8 @@ type event struct {
 	do   func()
 }
 
-// disturbances returns the two cuts and the three kills of a run of total counts,
+// disturbances returns two cuts of the uplink, by a kill of mosquitto and a silence of the
+// network, and the three kills of a run of total counts,
 // at random points, in order. Each cut has its part of the run, so that neither
 // hides the other; a kill may hit anywhere, an outage included.
 func disturbances(r *rand.Rand, total int, u *upstream, g *gateway, restart func()) []event {
@@ -93,7 +93,7 @@ func TestReadingsThroughOutages(t *testing.T) {
 			u.tap.acked.awaitNumber(t, prefix+reading("probe"), last)
 			local.shown.awaitNumber(t, reading("probe"), last)
 			checkReadings(t, u, local, s, gaps)
-			if code, took := g.stop(); code != 0 || took > 5*time.Second {
+			if code, took := g.stop(); code != 0 || took > stopLimit {
 				t.Errorf("SIGTERM ends the gateway with exit code %d after %v", code, took)
 			}
 		})
@@ -131,14 +131,14 @@ func checkReadings(t *testing.T, u *upstream, local *subscriber, s *sensor, gaps
 	if shown := local.shown.count(); shown < s.total/2 {
 		t.Errorf("the local subscriber was shown %d readings only", shown)
 	}
-	lostConnections, duplicates := kills+cuts, u.tap.published.duplicates()
-	if limit := lostConnections * maxInflight; duplicates > limit {
+	cuts, duplicates := u.cuts(), u.tap.published.duplicates()
+	if limit := cuts * maxInflight; duplicates > limit {
 		t.Errorf("%d duplicates upstream, at most %d are allowed", duplicates, limit)
 	}
 	t.Logf("%d baud; sent %d (and %d while the gateway was dead), confirmed locally %d, upstream distinct %d, duplicates %d, "+
 		"connections lost %d, max_inflight %d, gaps explained by kills %d with %d readings, lost by mosquitto's own kill %d",
 		s.rate*10, s.heard, s.lost, local.shown.count(), u.tap.acked.count(), duplicates,
-		lostConnections, maxInflight, countRuns(missing), len(missing)-s.lost, len(u.excused))
+		cuts, maxInflight, countRuns(missing), len(missing)-s.lost, len(u.excused))
 }
 
 // missingNumbers returns the numbers up to last that were not seen, and those of

@@ -67,16 +67,16 @@ func outageOf(t *testing.T, u *upstream, e contender, queued int) {
 	began := time.Now()
 	f.allow(total + queued)
 	total += queued
-	awaitSteps(t, f, total)
+	f.awaitAcked(t, total)
 	rate := perSecond(queued, began)
 	hold(t.Context(), 3*time.Second) // so that who saves every second can
 	f.allow(total + queued/10)
-	awaitSteps(t, f, total+queued/20)
+	f.awaitAcked(t, total+queued/20)
 	peak := before()
 	e.kill()
 	e.start()
 	total += queued / 10
-	awaitSteps(t, f, total)
+	f.awaitAcked(t, total)
 
 	after := e.process().measure()
 	already := u.tap.acked.count()
@@ -91,16 +91,6 @@ func outageOf(t *testing.T, u *upstream, e contender, queued int) {
 		float64(peak.rss)/(1<<20), float64(peak.anon)/(1<<20))
 	if e.name == "tidegate" && len(lost) > 0 {
 		t.Errorf("tidegate has lost %d messages: %s", len(lost), some(lost))
-	}
-}
-
-// awaitSteps waits until n messages were acknowledged to publishers, patiently as
-// long as there are more and more.
-func awaitSteps(t *testing.T, f *fleet, n int) {
-	t.Helper()
-	for step := 0; step < n; {
-		step = min(n, step+500)
-		f.awaitAcked(t, step)
 	}
 }
 

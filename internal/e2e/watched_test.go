@@ -4,13 +4,15 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
 )
 
-// patience is how long a test waits for what has to happen. It is far more than
-// it takes, and only a test that fails waits so long.
+// patience is how long a test waits for what has to happen, or while nothing does
+// that leads there. It is far more than it takes, and only a test that fails waits
+// so long.
 const patience = 60 * time.Second
 
 // watched is state that goroutines change and others wait for.
@@ -58,13 +60,17 @@ func (w *watched) wait(ctx context.Context, cond func() bool) error {
 	}
 }
 
-// await is wait for the goroutine of the test, which fails if cond does not come
-// to hold in time. what completes "waiting for …".
+// await is wait for the goroutine of the test, which fails if nothing changes any
+// more and cond does not hold. As long as something does, it may take its time: how
+// much a busy machine gets done in a minute, nobody knows. what completes "waiting for …".
 func (w *watched) await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := w.wait(ctx, cond); err != nil {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	standstill := time.AfterFunc(patience, func() { cancel(fmt.Errorf("nothing has changed for %v", patience)) })
+	defer standstill.Stop()
+	err := w.wait(ctx, func() bool { standstill.Reset(patience); return cond() })
+	if err != nil {
 		t.Fatalf("waiting for %s: %v", what, err)
 	}
 }
