@@ -15,8 +15,9 @@ import (
 	"tidegate/mqtt"
 )
 
-// limit is how long a cell may take.
-const limit = 10 * time.Second
+// limit is how long a cell may take. Most take less than a second, and the programs
+// of some a second to start, of processor time.
+const limit = time.Minute
 
 // payloads are what is sent in each cell: short ones, one that needs more than
 // one read, and the last one, which tells a driver to end.

@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// grace is how long goroutines may take to end once the test is over. It is
-	// real time, except inside a testing/synctest bubble.
-	grace = 2 * time.Second
+	// grace is how long goroutines may take to end once the test is over, on a
+	// machine that is busy with other things. Only a test that fails waits so long.
+	// It is real time, except inside a testing/synctest bubble.
+	grace = 20 * time.Second
 
 	// maxPause is the longest pause between two looks at the goroutines.
 	maxPause = 50 * time.Millisecond
@@ -29,7 +30,7 @@ const (
 // stands as %2e in a stack.
 var creator = regexp.MustCompile(`(?m)^created by ((?:[^/\s]+/)*[^./\s]+)\.`)
 
-// Check makes t fail when goroutines that start after the call still run two
+// Check makes t fail when goroutines that start after the call still run 20
 // seconds after the test and its later cleanups have ended. The failure shows
 // their stacks.
 //

@@ -38,21 +38,23 @@ func waitFor(stop <-chan struct{}, ended chan<- struct{}) {
 }
 
 func TestCheckShowsTheStackOfWhatStillRuns(t *testing.T) {
-	stop, ended := make(chan struct{}), make(chan struct{})
-	r := &recorder{TB: t}
-	Check(r)
-	go waitFor(stop, ended)
-	begin := time.Now()
-	r.end()
-	waited := time.Since(begin)
-	close(stop)
-	<-ended
-	if len(r.failures) != 1 || !strings.Contains(r.failures[0], "leak.waitFor") {
-		t.Errorf("failures %q, want one that names leak.waitFor", r.failures)
-	}
-	if waited < grace {
-		t.Errorf("gave up after %v, before %v had passed", waited, grace)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		stop, ended := make(chan struct{}), make(chan struct{})
+		r := &recorder{TB: t}
+		Check(r)
+		go waitFor(stop, ended)
+		begin := time.Now()
+		r.end()
+		waited := time.Since(begin)
+		close(stop)
+		<-ended
+		if len(r.failures) != 1 || !strings.Contains(r.failures[0], "leak.waitFor") {
+			t.Errorf("failures %q, want one that names leak.waitFor", r.failures)
+		}
+		if waited < grace {
+			t.Errorf("gave up after %v, before %v had passed", waited, grace)
+		}
+	})
 }
 
 func TestCheckWaitsForWhatIsAboutToEnd(t *testing.T) {

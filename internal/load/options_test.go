@@ -13,7 +13,7 @@ func lawful(addr string) Options {
 	return Options{
 		Scenario: "p2p", Addr: addr, Version: packet.V311, QoS: 1, Size: 64,
 		N: 2, Pubs: 2, Filters: 20, Count: 100, Window: 10,
-		Time: time.Minute, Drain: 300 * time.Millisecond, Timeout: 10 * time.Second,
+		Time: time.Minute, Drain: 2 * time.Second, Timeout: time.Minute,
 		KeepAlive: 60, Hold: time.Millisecond, Sources: 1,
 	}
 }

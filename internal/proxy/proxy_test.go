@@ -15,6 +15,9 @@ import (
 	"tidegate/internal/leak"
 )
 
+// patience is for what must happen but may take its time on a busy machine.
+const patience = time.Minute
+
 // echo is a server that sends back what it gets and counts its connections.
 type echo struct {
 	net.Listener
@@ -64,7 +67,7 @@ func newSink(t *testing.T) *echo {
 			if err != nil {
 				return
 			}
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(patience))
 			e.accepted <- c
 		}
 	})
@@ -104,7 +107,7 @@ func dial(t *testing.T, p *Proxy) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -134,7 +137,7 @@ func refuses(p *Proxy) bool {
 		return true
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return isReset(c)
 }
 
@@ -185,16 +188,14 @@ func TestSilentKeepsConnectionsAndSwallowsBytes(t *testing.T) {
 	p.SetMode(Silent)
 	during := dial(t, p)
 	for _, c := range []net.Conn{before, during, behind} {
-		if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+		if _, err := c.Write(make([]byte, 16<<20)); err != nil { // more than the sockets hold, so the proxy has it
 			t.Errorf("writing into the silence: %v", err)
 		}
 	}
 	for _, c := range []net.Conn{before, during} {
-		_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-		if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("reading from the silence: %d bytes, %v", n, err)
+		if !isDeaf(c) {
+			t.Error("something comes out of the silence")
 		}
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	}
 	if n := len(server.accepted); n != 0 {
 		t.Errorf("%d connections reached the server", n)
@@ -219,9 +220,8 @@ func TestSilentHidesTheEnd(t *testing.T) {
 	behind := <-server.accepted
 	p.SetMode(Silent)
 	_ = behind.Close()
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the client heard of the end: %v", err)
+	if !isDeaf(c) {
+		t.Error("the client heard of the end")
 	}
 }
 
@@ -263,12 +263,18 @@ func TestCloseEndsRun(t *testing.T) {
 	}
 }
 
-// hears reports whether a byte comes to c within a moment.
+// hears reports whether a byte comes to c.
 func hears(c net.Conn) bool {
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	defer c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	n, _ := c.Read(make([]byte, 1))
 	return n > 0
+}
+
+// isDeaf reports whether for a moment nothing comes to c, not even its end.
+func isDeaf(c net.Conn) bool {
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	defer c.SetReadDeadline(time.Now().Add(patience))
+	n, err := c.Read(make([]byte, 1))
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 func TestDropEndsInAnOrderlyWay(t *testing.T) {
@@ -304,8 +310,12 @@ func TestOneWay(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if up, down := hears(behind), hears(c); up != (mode == UpOnly) || down != (mode == DownOnly) {
-				t.Errorf("passes up: %t, down: %t", up, down)
+			there, lost := behind, c
+			if mode == DownOnly {
+				there, lost = c, behind
+			}
+			if !hears(there) || !isDeaf(lost) {
+				t.Error("passes nothing, or both ways")
 			}
 			p.SetMode(Pass)
 			if !isReset(c) {
@@ -325,7 +335,7 @@ func TestHalfOpenIsNewsForTheServerOnly(t *testing.T) {
 	if !isReset(behind) {
 		t.Error("the server did not hear of it")
 	}
-	if _, err := c.Write(make([]byte, 1<<20)); err != nil || hears(c) {
+	if _, err := c.Write(make([]byte, 1<<20)); err != nil || !isDeaf(c) {
 		t.Errorf("the client heard of it: %v", err)
 	}
 	p.SetMode(Pass)
@@ -341,7 +351,7 @@ func TestHalfOpenIsNewsForTheServerOnly(t *testing.T) {
 func TestDelayIsNoLimitToTheRate(t *testing.T) {
 	leak.Check(t)
 	p := start(t, newEcho(t).Addr().String())
-	const delay = 30 * time.Millisecond
+	const delay = 100 * time.Millisecond
 	p.SetDelay(delay)
 	c, begin := dial(t, p), time.Now()
 	if !exchange(t, c, "one") {

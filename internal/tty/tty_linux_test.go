@@ -40,7 +40,7 @@ func terminal(t *testing.T) (person, program *os.File) {
 // shows reads what the person sees, up to and with want.
 func shows(t *testing.T, person *os.File, want string) {
 	t.Helper()
-	person.SetReadDeadline(time.Now().Add(10 * time.Second))
+	person.SetReadDeadline(time.Now().Add(time.Minute))
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(person, got); err != nil || string(got) != want {
 		t.Fatalf("the terminal shows %q, %v; want %q", got, err, want)
