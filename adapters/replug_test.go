@@ -43,7 +43,7 @@ func (g gateway) next(t *testing.T) string {
 	select {
 	case m := <-g.messages:
 		return m
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing was published")
 		return ""
 	}

@@ -25,7 +25,7 @@ import (
 var quiet = slog.New(slog.DiscardHandler)
 
 // patience is how long a test waits for something that has to happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // bed is a server on a real broker and store in a temporary folder.
 type bed struct {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tidegate/adapters"
@@ -26,7 +27,7 @@ import (
 )
 
 // patience is for what must happen but may take its time on a busy machine.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func plug(t *testing.T) *pty.Pair {
 	t.Helper()
@@ -234,7 +235,7 @@ func TestStopIsQuick(t *testing.T) {
 			if err := stop(); !errors.Is(err, context.Canceled) {
 				t.Errorf("Run ended with %v", err)
 			}
-			if took := time.Since(began); took > 500*time.Millisecond {
+			if took := time.Since(began); took > 5*time.Second { // 0.2s, if the machine has nothing else to do
 				t.Errorf("stopping took %v", took)
 			}
 		})
@@ -287,28 +288,30 @@ func TestARunEndsWhenTheDeviceIsGone(t *testing.T) {
 // A driver that says "end of file" at once, for ever, is noticed by the third
 // time, and the reads before do not spin.
 func TestQuickEndsOfFileMeanGone(t *testing.T) {
-	p := plug(t)
-	c := config(p.Slave)
-	port, err := openPort(&c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer port.Close()
-	port.(*tty).name = t.TempDir() // something that stays
-	p.Close()
-	buf := make([]byte, 10)
-	began := time.Now()
-	for i := 1; i < quickReads; i++ {
-		if n, err := port.Read(buf); n != 0 || err != nil {
-			t.Fatalf("read %d: %d, %v", i, n, err)
+	synctest.Test(t, func(t *testing.T) { // a read that is not held up takes no time there
+		p := plug(t)
+		c := config(p.Slave)
+		port, err := openPort(&c)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if took := time.Since(began); took < (quickReads-1)*quickPause {
-		t.Errorf("the reads took %v: they spin", took)
-	}
-	if _, err := port.Read(buf); !errors.Is(err, ErrGone) || !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("read %d: %v", quickReads, err)
-	}
+		defer port.Close()
+		port.(*tty).name = t.TempDir() // something that stays
+		p.Close()
+		buf := make([]byte, 10)
+		began := time.Now()
+		for i := 1; i < quickReads; i++ {
+			if n, err := port.Read(buf); n != 0 || err != nil {
+				t.Fatalf("read %d: %d, %v", i, n, err)
+			}
+		}
+		if took := time.Since(began); took < (quickReads-1)*quickPause {
+			t.Errorf("the reads took %v: they spin", took)
+		}
+		if _, err := port.Read(buf); !errors.Is(err, ErrGone) || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("read %d: %v", quickReads, err)
+		}
+	})
 }
 
 func TestAQuietLineIsNoFault(t *testing.T) {
