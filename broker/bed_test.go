@@ -163,7 +163,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 
 // ctx bounds every wait of the test.
 func (d *bed) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	d.t.Cleanup(cancel)
 	return ctx
 }
@@ -215,7 +215,7 @@ func durable(o *client.Options) { o.CleanSession = false }
 
 func (p *peer) subscribe(filter string, q mqtt.QoS) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	codes, err := p.Subscribe(ctx, mqtt.Subscription{Filter: filter, QoS: q})
 	if err != nil || codes[0] != q {
@@ -235,7 +235,7 @@ func (p *peer) retain(topic, payload string, q mqtt.QoS) {
 
 func (p *peer) send(m mqtt.Message) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := p.Publish(ctx, m); err != nil {
 		p.t.Fatalf("publish to %q: %v", m.Topic, err)
@@ -251,7 +251,7 @@ func (p *peer) want(topic, payload string, q mqtt.QoS) client.Message {
 			p.t.Fatalf("got %s = %q at QoS %d, want %s = %q at QoS %d", m.Topic, m.Payload, m.QoS, topic, payload, q)
 		}
 		return m
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		p.t.Fatalf("no message came, want %s = %q", topic, payload)
 	}
 	panic("unreachable")

@@ -155,12 +155,7 @@ func TestIdleConnectionHoldsASmallStack(t *testing.T) {
 		w.subscribe("a/"+strconv.Itoa(i), 0)
 		w.fence()
 	}
-	each := func() int64 { return (stacks() - before) / n }
-	for deadline := time.Now().Add(patience); each() > most; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			t.Fatalf("an idle connection has a stack of %d bytes", each())
-		}
-	}
+	d.waitFor(fmt.Sprintf("connection with a stack of %d bytes at most", most), func() bool { return (stacks()-before)/n <= most })
 }
 
 // stacks returns what all goroutines' stacks take, in bytes.

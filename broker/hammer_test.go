@@ -97,7 +97,7 @@ func TestHammer(t *testing.T) {
 	p := d.dial("sub", durable)
 	p.subscribe("h/#", 1)
 	p.Close()
-	ctx, goOn := standstill(t, 20*time.Second)
+	ctx, goOn := standstill(t, patience)
 	inbox, net := newLedger(t, "inbox", total, goOn), newLedger(t, "client", total, goOn)
 	readers.Go(func() { hammerInbox(ctx, d, in, inbox, rand.New(rand.NewPCG(seed, 1))) })
 	readers.Go(func() { hammerClient(ctx, d, net, rand.New(rand.NewPCG(seed, 2))) })

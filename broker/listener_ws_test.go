@@ -169,7 +169,7 @@ func TestWebPagesMayConnectWhereTheyMustKnowAPassword(t *testing.T) {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}
-	w := newWebSocket("/mqtt", time.Second, true)
+	w := newWebSocket("/mqtt", patience, true)
 	ours, theirs := net.Pipe()
 	go func() { _, _ = w.wrap(theirs).Read(make([]byte, 1)) }()
 	_, _ = io.WriteString(ours, upgradeTo("/mqtt", "Origin: https://shop.example"))

@@ -25,14 +25,9 @@ func (d *bed) copied() (dir string) {
 	d.t.Helper()
 	dir = filepath.Join(d.t.TempDir(), "store")
 	c := d.b.commit
-	c.order.Lock() // no commit begins
-	for last := d.st.Stats().Commits; ; {
-		<-time.After(3 * time.Millisecond) // one under way ends
-		now := d.st.Stats().Commits
-		if now == last && !committing(c) {
-			break
-		}
-		last = now
+	c.order.Lock()      // no commit begins
+	for committing(c) { // one under way ends
+		<-time.After(time.Millisecond)
 	}
 	err := os.CopyFS(dir, os.DirFS(d.dir))
 	c.order.Unlock()
@@ -67,12 +62,7 @@ func (d *bed) goBack(dir string) {
 func committing(c *committer) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := range c.pend.len() {
-		if (*c.pend.at(i)).state == writing && c.failed == nil {
-			return true
-		}
-	}
-	return false
+	return c.busy
 }
 
 // interruptions are what may come between two packets.

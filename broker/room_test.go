@@ -34,6 +34,23 @@ func (d *bed) owe(name string, q mqtt.QueueLimits) {
 	in.Close()
 }
 
+// fill publishes messages until the store is full, no faster than the disk takes them.
+// It returns how many, and what became of them.
+func (d *bed) fill(topic string, full func() bool) (n int, kept chan error) {
+	d.t.Helper()
+	kept = make(chan error, 5000)
+	for ; !full(); n++ {
+		err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: topic, Payload: make([]byte, 1000), QoS: 1}, func(err error) { kept <- err })
+		if err != nil || n > 4000 {
+			d.t.Fatalf("after %d messages the store is not full, %v", n, err)
+		}
+		if n%20 == 19 {
+			d.waitFor("answer of the disk", func() bool { return full() || len(kept) > n })
+		}
+	}
+	return n, kept
+}
+
 // A store that is full goes on taking messages: the session that has the most on
 // disk gives up its oldest, others keep all they are owed.
 func TestFullStoreTakesFromWhoeverHasTheMost(t *testing.T) {
@@ -80,15 +97,7 @@ func TestFullStoreTakesFromWhoeverHasTheMost(t *testing.T) {
 func TestFullStoreWithNothingToGiveUpRefuses(t *testing.T) {
 	d, log := roomBed(t, units.MiB/2, store.MinSegment)
 	d.owe("keeper", mqtt.QueueLimits{Overflow: mqtt.Reject})
-	n := 0
-	kept := make(chan error, 5000)
-	for ; d.b.Status().StoreError == ""; n++ {
-		err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "keeper", Payload: make([]byte, 1000), QoS: 1}, func(err error) { kept <- err })
-		if err != nil || n > 4000 {
-			t.Fatalf("after %d messages the store is not full, %v", n, err)
-		}
-		<-time.After(100 * time.Microsecond) // some time for the disk
-	}
+	n, kept := d.fill("keeper", func() bool { return d.b.Status().StoreError != "" })
 	if len(kept) == n {
 		t.Error("all messages are kept")
 	}
@@ -123,13 +132,7 @@ func TestRefusingQueueOpensWhenTheStoreHasRoom(t *testing.T) {
 	d, _ := roomBed(t, units.MiB/2, store.MinSegment)
 	d.owe("other", mqtt.QueueLimits{Overflow: mqtt.DropNewest})
 	d.owe("keeper", mqtt.QueueLimits{Overflow: mqtt.Reject})
-	n := 0
-	for ; !d.b.commit.tight.Load(); n++ {
-		if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "other", Payload: make([]byte, 1000), QoS: 1}, nil); err != nil || n > 4000 {
-			t.Fatalf("after %d messages the store is not full, %v", n, err)
-		}
-		<-time.After(100 * time.Microsecond) // some time for the disk
-	}
+	d.fill("other", d.b.commit.tight.Load)
 	kept := make(chan error, 2)
 	ctx := d.ctx()
 	for range 2 { // the second finds the queue closed by the first

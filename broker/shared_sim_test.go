@@ -326,7 +326,7 @@ func TestSharedHammer(t *testing.T) {
 		d.cfg.Queue.MaxMemory = 4096
 		d.cfg.Limits.MaxInflight = 7
 	})
-	ctx, goOn := standstill(t, 20*time.Second)
+	ctx, goOn := standstill(t, patience)
 	const messages = 400 // of each publisher
 	var readers, publishers sync.WaitGroup
 	for g := range 2 {

@@ -28,7 +28,7 @@ func dial(t *testing.T, addr string, o Options) (*Conn, <-chan Message) {
 
 // deadline bounds a step with a real broker.
 func deadline(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
