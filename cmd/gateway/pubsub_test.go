@@ -148,8 +148,8 @@ func TestHowSubEnds(t *testing.T) {
 		}
 	})
 	t.Run("with 27 when the time is over", func(t *testing.T) {
-		code, out, errOut := call(t, "sub", "-p", port, "-t", "a", "-W", "1")
-		if code != exitTimeout || out != "x\n" || errOut != "tidegate: timed out after 1 s\n" {
+		code, out, errOut := call(t, "sub", "-p", port, "-t", "nothing", "-W", "1")
+		if code != exitTimeout || out != "" || errOut != "tidegate: timed out after 1 s\n" {
 			t.Errorf("it ends with %d, says %q and prints %q", code, errOut, out)
 		}
 	})
@@ -193,12 +193,7 @@ func TestBrokersThatCannotBeUsed(t *testing.T) {
 	if code != exitFailed || !strings.Contains(errOut, "refused the connection") || !strings.Contains(errOut, "user name") {
 		t.Errorf("without a login it ends with %d and says %q", code, errOut)
 	}
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = gone.Close()
-	_, port, _ = net.SplitHostPort(gone.Addr().String())
+	_, port, _ = net.SplitHostPort(testbed.ReserveAddr(t))
 	code, _, errOut = call(t, "sub", "-h", "127.0.0.1", "-p", port, "-t", "a")
 	want := "tidegate: nothing listens at 127.0.0.1:" + port + ": is the broker running? -h and -p name another one\n"
 	if code != exitFailed || errOut != want {

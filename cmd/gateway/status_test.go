@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"tidegate/admin"
 	"tidegate/bridge"
 	"tidegate/broker"
+	"tidegate/internal/testbed"
 )
 
 // exampleStatus is a document with every field set.
@@ -69,17 +69,13 @@ func TestStatusWhenAllIsWell(t *testing.T) {
 }
 
 func TestStatusWithoutAnAnswer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
+	free := testbed.ReserveAddr(t)
 	for _, c := range []struct {
 		url, errOut string
 		code        int
 	}{
-		{"http://" + l.Addr().String(), "tidegate: no gateway answers at " + l.Addr().String() + ": is it running (systemctl status tidegate), " +
-			"and is this the address at admin.listen of its configuration? (dial tcp " + l.Addr().String() + ": connect: connection refused)\n", exitFailed},
+		{"http://" + free, "tidegate: no gateway answers at " + free + ": is it running (systemctl status tidegate), " +
+			"and is this the address at admin.listen of its configuration? (dial tcp " + free + ": connect: connection refused)\n", exitFailed},
 		{serving(t, 404, "404 page not found"), "answers 404 Not Found: is it a tidegate? \n", exitFailed},
 		{serving(t, 403, `{"error": "the host is \u001b[2Jnot mine"}`), "answers 403 Forbidden: is it a tidegate? the host is ?[2Jnot mine\n", exitFailed},
 		{serving(t, 200, "<html>"), "answers with something that is no status of a tidegate: check --url (", exitFailed},

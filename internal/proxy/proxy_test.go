@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tidegate/internal/leak"
+	"tidegate/internal/testbed"
 )
 
 // patience is for what must happen but may take its time on a busy machine.
@@ -227,9 +228,7 @@ func TestSilentHidesTheEnd(t *testing.T) {
 
 func TestTargetMayMoveOrBeDown(t *testing.T) {
 	leak.Check(t)
-	gone := newEcho(t)
-	_ = gone.Close()
-	p := start(t, gone.Addr().String())
+	p := start(t, testbed.ReserveAddr(t))
 	if !refuses(p) {
 		t.Error("a connection to a dead target was not reset")
 	}

@@ -100,8 +100,11 @@ func TestAConnectionThatIsReset(t *testing.T) {
 }
 
 func TestAWriteThatIsCutOff(t *testing.T) {
-	here, _ := pair(t)
-	here.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+	here, there := pair(t)
+	go func() {
+		_, _ = there.Read(make([]byte, 1)) // it has begun
+		here.SetWriteDeadline(time.Unix(1, 0))
+	}()
 	b := make([]byte, 64<<20)
 	if n, err := Over(here).Write(b); n == 0 || n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%d of %d bytes are written, %v", n, len(b), err)
