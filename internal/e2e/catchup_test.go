@@ -214,15 +214,20 @@ func (c *catchUp) reference(n int) (perSecond float64) {
 	return float64(n) / time.Since(began).Seconds()
 }
 
+// The full run wants the rate exactly; the short one, beside other tests, only that
+// there is one: without it ten times as many go.
 func TestABacklogKeepsToItsRate(t *testing.T) {
 	leak.Check(t)
 	const rate = 500
-	n := 2000 + scale(2500)
+	n, least, most := 2000+scale(2500), rate*0.95, rate*1.05
+	if !isFull() {
+		least, most = rate/5, rate*2
+	}
 	c := newCatchUp(t, fmt.Sprintf("{rate: %d/s}", rate))
 	c.outage(n)
 	got := c.drain(n, nil)
 	t.Logf("a backlog of %d messages at %d/s: %.1f/s", n, rate, got)
-	if got < rate*0.95 || got > rate*1.05 {
+	if got < least || got > most {
 		t.Errorf("the backlog went upstream at %.1f messages a second, want %d", got, rate)
 	}
 	c.u.check()
@@ -269,8 +274,9 @@ func testCatchingUp(t *testing.T, order string, rtt time.Duration, n int) {
 	switch {
 	case rtt == 0: // then it is a matter of processor time, which the test needs as well
 	case !isFull():
-		if got < other/3 || busy.p99 > 10*quiet.p99+100*time.Millisecond {
-			t.Errorf("it stands still: %.0f/s, and live messages take %v", got, busy)
+		whole := time.Duration(float64(n) / got * float64(time.Second))
+		if got < other/10 || busy.median > whole/5 { // half of it, behind the backlog
+			t.Errorf("it stands still: %.0f/s, and live messages take %v of the %v that it takes", got, busy, whole)
 		}
 	case got < other*0.9:
 		t.Errorf("the backlog went upstream at %.0f/s, another client gets %.0f/s", got, other)
