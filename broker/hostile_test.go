@@ -87,7 +87,7 @@ func (s *siege) knock(k packet.Connect) (code packet.ConnackCode, answered bool)
 }
 
 func TestHalfOpenConnections(t *testing.T) {
-	s := newSiege(t, units.MiB, func(d *bed) { d.cfg.Limits.ConnectTimeout = units.Duration(200 * time.Millisecond) })
+	s := newSiege(t, units.MiB, func(d *bed) { d.cfg.Limits.ConnectTimeout = units.Duration(3 * time.Second) }) // enough to open so many
 	var all []net.Conn
 	for range 200 { // 75 of them have room
 		all = append(all, s.raw())

@@ -275,7 +275,7 @@ func testCatchingUp(t *testing.T, order string, rtt time.Duration, n int) {
 	case rtt == 0: // then it is a matter of processor time, which the test needs as well
 	case !isFull():
 		whole := time.Duration(float64(n) / got * float64(time.Second))
-		if got < other/10 || busy.median > whole/5 { // half of it, behind the backlog
+		if got < other/50 || busy.median > whole/5 { // half of it, behind the backlog
 			t.Errorf("it stands still: %.0f/s, and live messages take %v of the %v that it takes", got, busy, whole)
 		}
 	case got < other*0.9:
