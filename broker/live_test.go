@@ -75,10 +75,10 @@ func TestLiveMessagesDoNotWaitForThePosition(t *testing.T) {
 	number(t, d, 0, backlog)
 	in := liveInbox(t, d, inflight, mqtt.QueueLimits{})
 	free := make(chan struct{})
-	d.b.commit.order.Lock() // between two commits
+	goOn := d.betweenCommits()
 	save := d.b.commit.save
 	d.b.commit.save = func(b *store.Batch) error { <-free; return save(b) }
-	d.b.commit.order.Unlock()
+	goOn()
 	asking, cancel := context.WithCancel(d.ctx())
 	cancel()
 	taken := 0

@@ -24,17 +24,23 @@ func (d *bed) crash() {
 func (d *bed) copied() (dir string) {
 	d.t.Helper()
 	dir = filepath.Join(d.t.TempDir(), "store")
-	c := d.b.commit
-	c.order.Lock()      // no commit begins
-	for committing(c) { // one under way ends
-		<-time.After(time.Millisecond)
-	}
+	goOn := d.betweenCommits()
 	err := os.CopyFS(dir, os.DirFS(d.dir))
-	c.order.Unlock()
+	goOn()
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	return dir
+}
+
+// betweenCommits returns when no commit is under way. None begins until goOn.
+func (d *bed) betweenCommits() (goOn func()) {
+	c := d.b.commit
+	c.order.Lock()
+	for committing(c) {
+		<-time.After(time.Millisecond)
+	}
+	return c.order.Unlock
 }
 
 // snapshot copies what the disk holds now, while the broker rests in virtual time.

@@ -30,7 +30,7 @@ func TestAcknowledgementsCallForACommitByTheHalfWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, s := d.b.commit, d.b.sessions[inboxKey("up")]
-	c.order.Lock() // no commit begins
+	goOn := d.betweenCommits()
 	s.mu.Lock()
 	s.unsaved, s.saving = 5, 5 // one is under way with as many
 	s.mu.Unlock()
@@ -42,7 +42,7 @@ func TestAcknowledgementsCallForACommitByTheHalfWindow(t *testing.T) {
 		}
 		c.mu.Unlock()
 	}
-	c.order.Unlock()
+	goOn()
 	in.Close()
 	d.stop()
 }
