@@ -41,13 +41,19 @@ type pageWalk struct {
 	root uint64 // page of the top bucket
 	high uint64 // pages from here on do not exist
 
-	seen []bool   // by page; every page has one parent
-	bufs [][]byte // by depth, reused
-	skip func(bucket []byte) bool
+	seen   []bool      // by page; every page has one parent
+	levels []pageLevel // by depth, reused
+	skip   func(bucket []byte) bool
 
 	// exact is set in parts: nothing is ever deleted from them, so a branch says of
 	// each child with which key it starts. Another key would hide records.
 	exact bool
+}
+
+// pageLevel is the page that is looked at in one depth, and its entries.
+type pageLevel struct {
+	buf   []byte
+	elems []pageElem
 }
 
 // newPageWalk reads the newer meta page of f. If one of the two is damaged it may be
@@ -144,17 +150,17 @@ func (w *pageWalk) tree(id uint64, depth int, lo, hi []byte) error {
 
 // read returns page id with its overflow pages.
 func (w *pageWalk) read(id uint64, depth int) ([]byte, error) {
-	var head [pageHeader]byte
 	if id < 2 || id >= w.high {
 		return nil, fmt.Errorf("page %d: out of bounds 2 to %d", id, w.high-1)
 	}
-	if _, err := w.file.ReadAt(head[:], int64(id)*int64(w.size)); err != nil {
-		return nil, fmt.Errorf("page %d: %w", id, err)
+	buf, err := w.load(id, depth, 1)
+	if err != nil {
+		return nil, err
 	}
-	if got := binary.NativeEndian.Uint64(head[:]); got != id {
+	if got := binary.NativeEndian.Uint64(buf); got != id {
 		return nil, fmt.Errorf("page %d: says it is page %d", id, got)
 	}
-	pages := uint64(binary.NativeEndian.Uint32(head[12:])) + 1
+	pages := uint64(binary.NativeEndian.Uint32(buf[12:])) + 1
 	if pages > w.high-id {
 		return nil, fmt.Errorf("page %d: %d pages long, file ends at %d", id, pages, w.high)
 	}
@@ -164,7 +170,15 @@ func (w *pageWalk) read(id uint64, depth int) ([]byte, error) {
 		}
 		w.seen[i] = true
 	}
-	buf := w.buffer(depth, int(pages)*w.size)
+	if pages == 1 {
+		return buf, nil
+	}
+	return w.load(id, depth, int(pages))
+}
+
+// load returns so many pages from id on, as they are.
+func (w *pageWalk) load(id uint64, depth, pages int) ([]byte, error) {
+	buf := w.buffer(depth, pages*w.size)
 	if _, err := w.file.ReadAt(buf, int64(id)*int64(w.size)); err != nil {
 		return nil, fmt.Errorf("page %d: %w", id, err)
 	}
@@ -172,13 +186,14 @@ func (w *pageWalk) read(id uint64, depth int) ([]byte, error) {
 }
 
 func (w *pageWalk) buffer(depth, size int) []byte {
-	for len(w.bufs) <= depth {
-		w.bufs = append(w.bufs, nil)
+	for len(w.levels) <= depth {
+		w.levels = append(w.levels, pageLevel{})
 	}
-	if cap(w.bufs[depth]) < size {
-		w.bufs[depth] = make([]byte, size)
+	l := &w.levels[depth]
+	if cap(l.buf) < size {
+		l.buf = make([]byte, size)
 	}
-	return w.bufs[depth][:size]
+	return l.buf[:size]
 }
 
 // pageElem is one entry of a page.
@@ -189,17 +204,17 @@ type pageElem struct {
 	at         int    // where the key begins, counted from the entry
 }
 
-// elements returns the entries of page, whose keys must ascend and keep the bounds.
-// bbolt writes keys and values one behind the other, so that a count, a place or a
-// length that has changed shows.
-func elements(page, lo, hi []byte) ([]pageElem, error) {
+// elements returns the entries of page in dst, whose keys must ascend and keep the
+// bounds. bbolt writes keys and values one behind the other, so that a count, a place
+// or a length that has changed shows.
+func elements(dst []pageElem, page, lo, hi []byte) ([]pageElem, error) {
 	ne := binary.NativeEndian
 	id, count, leaf := ne.Uint64(page), int(ne.Uint16(page[10:])), ne.Uint16(page[8:]) == leafFlag
 	if pageHeader+count*pageElement > len(page) {
 		return nil, fmt.Errorf("page %d: has no room for %d elements", id, count)
 	}
-	elems, next := make([]pageElem, count), count*pageElement
-	for i := range elems {
+	elems, next := dst[:0], count*pageElement
+	for i := range count {
 		rest := page[pageHeader+i*pageElement:]
 		e, err := element(rest, leaf)
 		if err != nil {
@@ -212,7 +227,7 @@ func elements(page, lo, hi []byte) ([]pageElem, error) {
 		if c := bytes.Compare(lo, e.key); c > 0 || c == 0 && i > 0 || hi != nil && bytes.Compare(e.key, hi) >= 0 {
 			return nil, fmt.Errorf("page %d element %d: key %x out of order", id, i, e.key)
 		}
-		elems[i], lo = e, e.key
+		elems, lo = append(elems, e), e.key
 	}
 	return elems, nil
 }
@@ -236,7 +251,7 @@ func element(rest []byte, leaf bool) (e pageElem, err error) {
 }
 
 func (w *pageWalk) branch(page []byte, depth int, lo, hi []byte) error {
-	elems, err := w.elements(page, lo, hi)
+	elems, err := w.elements(page, depth, lo, hi)
 	if err != nil {
 		return err
 	}
@@ -256,7 +271,7 @@ func (w *pageWalk) branch(page []byte, depth int, lo, hi []byte) error {
 }
 
 func (w *pageWalk) leaf(page []byte, depth int, lo, hi []byte) error {
-	elems, err := w.elements(page, lo, hi)
+	elems, err := w.elements(page, depth, lo, hi)
 	if err != nil {
 		return err
 	}
@@ -274,9 +289,11 @@ func (w *pageWalk) leaf(page []byte, depth int, lo, hi []byte) error {
 	return nil
 }
 
-// elements does so, and if w is exact, holds the first key against lo.
-func (w *pageWalk) elements(page, lo, hi []byte) ([]pageElem, error) {
-	elems, err := elements(page, lo, hi)
+// elements does so, in memory that is w's, and if w is exact, holds the first key
+// against lo.
+func (w *pageWalk) elements(page []byte, depth int, lo, hi []byte) ([]pageElem, error) {
+	elems, err := elements(w.levels[depth].elems, page, lo, hi)
+	w.levels[depth].elems = elems
 	if err == nil && w.exact && lo != nil && (len(elems) == 0 || !bytes.Equal(elems[0].key, lo)) {
 		err = fmt.Errorf("page %d: does not start with key %x", binary.NativeEndian.Uint64(page), lo)
 	}
@@ -295,6 +312,6 @@ func (w *pageWalk) nested(value []byte, depth int) error {
 	if len(inline) < pageHeader || binary.NativeEndian.Uint16(inline[8:]) != leafFlag {
 		return errors.New("inline page is not a leaf")
 	}
-	_, err := elements(inline, nil, nil)
+	_, err := elements(nil, inline, nil, nil)
 	return err
 }
