@@ -452,7 +452,7 @@ func (c *conn) drained() {
 
 func (c *conn) flushIf(t *turn, flush bool) {
 	if flush {
-		t.flush = append(t.flush, c)
+		t.touch(c)
 	}
 }
 

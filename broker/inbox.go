@@ -236,9 +236,18 @@ func (in *inbox) release(uint16) bool { return false }
 
 func (in *inbox) full(int) bool { return false }
 
+// flush wakes whoever waits for what was delivered, and nobody who waits for the other
+// kind.
 func (in *inbox) flush(*turn) {
-	in.box.poke()
-	in.live.poke()
+	in.mu.Lock()
+	backlog, live := in.box.ready.len() > 0, in.live.ready.len() > 0
+	in.mu.Unlock()
+	if backlog {
+		in.box.poke()
+	}
+	if live {
+		in.live.poke()
+	}
 }
 
 func (in *inbox) end(error) { in.ended.Do(func() { close(in.done) }) }

@@ -159,7 +159,7 @@ func (s *session) hasRoom() bool {
 // hand gives a message to the consumer. The caller holds mu.
 func (s *session) hand(t *turn, it *item, dup bool) {
 	if s.link.deliver(*it, t.now, dup) {
-		t.flush = append(t.flush, s.link)
+		t.touch(s.link)
 	}
 }
 

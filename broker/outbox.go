@@ -36,7 +36,7 @@ func (s *session) offer0(t *turn, it item) {
 	}
 	s.b.stats.sent.Add(1)
 	if s.link.deliver(it, t.now, false) {
-		t.flush = append(t.flush, s.link)
+		t.touch(s.link)
 	}
 }
 
@@ -221,7 +221,7 @@ func (s *session) send(t *turn, it item) {
 	}
 	if it.qos == mqtt.AtMostOnce {
 		if s.link.deliver(it, t.now, false) {
-			t.flush = append(t.flush, s.link)
+			t.touch(s.link)
 		}
 		return
 	}
@@ -233,7 +233,7 @@ func (s *session) send(t *turn, it item) {
 	}
 	s.b.stats.sent.Add(1)
 	if s.link.deliver(it, t.now, dup) {
-		t.flush = append(t.flush, s.link)
+		t.touch(s.link)
 	}
 }
 
@@ -375,7 +375,7 @@ func (s *session) releaseOnDisk(t *turn, id uint16) {
 
 func (s *session) release(t *turn, id uint16) {
 	if s.link != nil && s.link.release(id) {
-		t.flush = append(t.flush, s.link)
+		t.touch(s.link)
 	}
 }
 

@@ -80,6 +80,13 @@ func (t *turn) end() {
 // maxScratch is what a turn may keep until the next.
 const maxScratch = 1 << 10
 
+// touch has c flushed when no lock is held. It is mostly the one of before.
+func (t *turn) touch(c consumer) {
+	if last := len(t.flush) - 1; last < 0 || t.flush[last] != c {
+		t.flush = append(t.flush, c)
+	}
+}
+
 // tell tells those whose promise is kept, in the order in which it was, and has the
 // others told later.
 func (t *turn) tell() {
