@@ -24,6 +24,7 @@ type inbox struct {
 	mu    sync.Mutex
 	box   box
 	live  box // with lanes: live messages, and those at QoS 0
+	names *names
 	loose int // bytes of the QoS 0 messages in both
 	ended sync.Once
 	done  chan struct{}
@@ -77,7 +78,7 @@ func (b *Broker) OpenInbox(ctx context.Context, name string, o mqtt.InboxOptions
 	t := b.newTurn(ctx.Done())
 	defer b.endTurn(t)
 	s := b.openInbox(name)
-	in := &inbox{s: s, lanes: o.LiveFirst, before: s.arrivals(), box: newBox(), live: newBox(), done: make(chan struct{})}
+	in := &inbox{s: s, lanes: o.LiveFirst, before: s.arrivals(), box: newBox(), live: newBox(), names: newNames(), done: make(chan struct{})}
 	if err := b.resubscribe(t, s, subs); err != nil {
 		return nil, err
 	}
@@ -221,7 +222,7 @@ func (in *inbox) deliver(it item, now int64, _ bool) (flush bool) {
 		}
 		in.loose += it.size()
 	}
-	d := in.s.b.deliveryOf(&it, now, in.s.b.line())
+	d := in.s.b.deliveryOf(&it, in.names.of(it.body.topic()), now, in.s.b.line())
 	d.Payload = payload
 	if it.live || in.lanes && it.qos == mqtt.AtMostOnce {
 		in.live.ready.push(d)

@@ -145,7 +145,7 @@ func (s *session) eachQueued(after uint64, fn func(mqtt.Delivery) bool) error {
 		if rest, current := s.unwritten(after, upTo, done); current || !more {
 			for i := 0; more && i < len(rest); i++ {
 				now := s.b.now()
-				more = fn(s.b.deliveryOf(&rest[i], now, s.b.lineAt(now)))
+				more = fn(s.b.deliveryOf(&rest[i], string(rest[i].body.topic()), now, s.b.lineAt(now)))
 			}
 			return damage
 		}
@@ -214,16 +214,16 @@ func (s *session) eachStored(after, upTo uint64, done func(*item) bool, fn func(
 		if it.body, err = parseBody(data, now, line); err != nil {
 			return true // whoever it is sent to says so
 		}
-		more = fn(s.b.deliveryOf(&it, now, line))
+		more = fn(s.b.deliveryOf(&it, string(it.body.topic()), now, line))
 		return more
 	})
 	return after, more, err
 }
 
 // deliveryOf is the message as those inside the process know it, at broker time now,
-// when [Options.Line] says line.
-func (b *Broker) deliveryOf(it *item, now int64, line time.Time) mqtt.Delivery {
-	m := mqtt.Message{Topic: string(it.body.topic()), Payload: it.body.payload(), QoS: it.qos, Retain: it.retain}
+// when [Options.Line] says line. topic is that of the message.
+func (b *Broker) deliveryOf(it *item, topic string, now int64, line time.Time) mqtt.Delivery {
+	m := mqtt.Message{Topic: topic, Payload: it.body.payload(), QoS: it.qos, Retain: it.retain}
 	it.body.describe(&m, now)
 	d := mqtt.Delivery{Seq: it.seq, Relayed: it.relay, Message: m}
 	if it.body.at != 0 {
