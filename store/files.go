@@ -54,6 +54,8 @@ type boltFile struct {
 	unsettled bool
 	wear      Wear // not yet asked for by spent; likewise
 
+	size *atomic.Int64 // of the file in bytes, as it was opened or committed to last
+
 	touched atomic.Int64 // bytes that may have come into memory since keepMapped was reached
 
 	// fault is set by the first panic. bbolt may then hold locks for ever, so it
@@ -110,6 +112,8 @@ func (f *boltFile) open(path string, o bolt.Options) error {
 		if f.db, err = bolt.Open(path, 0o600, &o); err == nil {
 			f.db.AllocSize = growStep
 			f.touched.Store(keepMapped) // bbolt has looked for pages that are free, at all of them
+			f.size = new(atomic.Int64)
+			f.measure()
 		}
 		return err
 	})
@@ -229,6 +233,15 @@ func (f *boltFile) dropMeta(txid int) error {
 	binary.NativeEndian.PutUint64(meta, uint64(to)) // its page number
 	_, err := f.file.WriteAt(meta, int64(to)*pageSize)
 	return err
+}
+
+// measure notes the size of the file and reports whether it has grown.
+func (f *boltFile) measure() (grown bool) {
+	info, err := f.file.Stat()
+	if err != nil { // whoever reads it says so
+		return false
+	}
+	return f.size.Swap(info.Size()) < info.Size()
 }
 
 // checkSize fails if the meta pages are gone. bbolt reads them under a lock that

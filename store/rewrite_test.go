@@ -269,6 +269,20 @@ func TestSpaceCountsWhatIsThere(t *testing.T) {
 	}
 }
 
+// It is asked for with each commit, so no file is.
+func TestSpaceAsksForNoFile(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{})
+	commit(t, s, batchOf(0, 500))
+	got := testing.AllocsPerRun(100, func() {
+		if _, err := s.Space(); err != nil {
+			t.Skip(err)
+		}
+	})
+	if got > 2 {
+		t.Errorf("%v allocations, want 2", got)
+	}
+}
+
 // A segment that is mostly marks is not written anew for ever.
 func TestSegmentOfMarksIsWrittenAnewOnce(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{SegmentSize: 1 << 20})

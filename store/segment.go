@@ -16,7 +16,7 @@ type segment struct {
 	path  string
 	first uint64 // no record in it is lower
 
-	size atomic.Int64 // of the file once it is sealed; 0: not asked for yet
+	size atomic.Int64 // of the file in bytes; 0: not asked for yet
 
 	// spans is what the segment holds for each queue; nil means unknown.
 	// Guarded by Store.mu.
@@ -65,10 +65,12 @@ func newPool() *pool {
 	return p
 }
 
-// adopt takes over the open file f of s, held by the caller.
+// adopt takes over the open file f of s, held by the caller, who writes to it.
 func (p *pool) adopt(s *segment, f *boltFile) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.size.Store(f.size.Load())
+	f.size = &s.size
 	s.handle = &handle{boltFile: f, written: true}
 	s.refs = 1
 	p.open[s] = struct{}{}

@@ -23,29 +23,37 @@ type Space struct {
 // Used is what the whole directory takes.
 func (s Space) Used() int64 { return s.Journal + s.State + s.Aside }
 
-// Space returns what the store takes and what is left. It asks for one file and
-// the file system, so it may be called with each commit.
+// Space returns what the store takes and what is left. It asks only the file system,
+// so it may be called with each commit.
 func (s *Store) Space() (Space, error) {
 	sp, err := fileSystem(s.dir)
 	s.mu.Lock()
 	sp.Aside = s.aside
 	s.mu.Unlock()
-	sp.Journal, sp.State = s.journalBytes(), fileSize(filepath.Join(s.dir, stateName))
+	sp.Journal, sp.State = s.journalBytes(), s.stateBytes()
 	return sp, err
 }
 
-// journalBytes sums up the files of the journal. Those of sealed segments do not
+// stateBytes is the length of state.db.
+func (s *Store) stateBytes() int64 {
+	s.mu.Lock()
+	state := s.state
+	s.mu.Unlock()
+	if state == nil {
+		return fileSize(filepath.Join(s.dir, stateName))
+	}
+	return state.size.Load()
+}
+
+// journalBytes sums up the files of the journal. Those that take no records do not
 // change any more and are asked for once.
 func (s *Store) journalBytes() (sum int64) {
 	s.mu.Lock()
 	segments := slices.Clone(s.segments)
 	s.mu.Unlock()
-	for i, g := range segments {
-		if i == len(segments)-1 {
-			return sum + fileSize(g.path)
-		}
+	for _, g := range segments {
 		if g.size.Load() == 0 {
-			g.size.Store(fileSize(g.path))
+			g.size.CompareAndSwap(0, fileSize(g.path))
 		}
 		sum += g.size.Load()
 	}

@@ -249,7 +249,7 @@ func (s *Store) Stats() Stats {
 	}
 	s.mu.Unlock()
 	st.JournalBytes = s.journalBytes()
-	st.StateBytes = fileSize(filepath.Join(s.dir, stateName))
+	st.StateBytes = s.stateBytes()
 	return st
 }
 

@@ -107,8 +107,8 @@ func (f *boltFile) spent() Wear {
 // commit commits tx and notes what that writes: its pages, a meta page, a sync
 // after each of both, and one when the file grows.
 func (f *boltFile) commit(tx *bolt.Tx) error {
-	before := fileSize(f.path)
 	err := tx.Commit()
+	grown := f.measure()
 	stats := tx.Stats()
 	f.wear.Bytes += uint64(stats.GetPageAlloc()) + pageSize
 	f.touched.Add(stats.GetPageAlloc())
@@ -116,7 +116,7 @@ func (f *boltFile) commit(tx *bolt.Tx) error {
 		return err
 	}
 	f.wear.Syncs += 2
-	if fileSize(f.path) > before {
+	if grown {
 		f.wear.Syncs++
 	}
 	return err
