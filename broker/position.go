@@ -147,7 +147,9 @@ func (s *session) refill(t *turn) {
 	s.mu.Unlock()
 
 	upTo := s.b.commit.committedSeq()
-	page, more, err := s.read(from, upTo, most, kept)
+	p := newPage(most)
+	defer p.free()
+	more, err := s.read(p, from, upTo, kept)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,8 +166,8 @@ func (s *session) refill(t *turn) {
 		link.end(errStore)
 		return
 	}
-	for _, it := range page {
-		s.take(it)
+	for i := range p.items {
+		s.take(p.items[i])
 	}
 	if !more {
 		s.loaded = max(s.loaded, upTo)
@@ -176,29 +178,26 @@ func (s *session) refill(t *turn) {
 	s.pump(t)
 }
 
-// read returns the messages behind from that are kept, most bytes of them, and
-// whether there may be more up to upTo.
-func (s *session) read(from, upTo uint64, most int, kept cuts) (page []item, more bool, err error) {
-	bytes := 0
+// read fills p with the messages behind from that are kept, and returns whether there
+// may be more up to upTo.
+func (s *session) read(p *page, from, upTo uint64, kept cuts) (more bool, err error) {
 	now := s.b.now()
 	line := s.b.lineAt(now)
-	err = s.b.commit.store.Read(s.queue, from, upTo, func(seq uint64, tag uint32, data []byte) bool {
+	err = s.b.commit.store.ReadSome(s.queue, from, upTo, p.wants, func(seq uint64, tag uint32, data []byte) bool {
 		it := itemFromTag(tag)
 		if !kept.keep(seq, it.ordinal) {
 			return true
 		}
-		b, err := parseBody(data, now, line)
+		b, err := viewBody(data, now, line)
 		if !validQoS(it.qos) || err != nil {
 			s.b.log.Error("skipped a message in the journal that makes no sense", "session", s.id, "seq", seq)
 			return true
 		}
 		it.seq, it.body, it.cost = seq, b, b.cost()
-		page = append(page, it)
-		bytes += it.size()
-		more = bytes >= most
+		more = !p.add(&it, len(data))
 		return !more
 	})
-	return page, more, err
+	return more, err
 }
 
 // take appends to ram what was read, unless the consumer has it already.

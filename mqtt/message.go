@@ -111,7 +111,8 @@ type Subscription struct {
 const GatewayClient = "tidegate-"
 
 // Delivery is a message handed out by an [Inbox], with Retain as it was
-// published.
+// published. Its payload may lie in a piece of memory, of 4 KiB at most, that others
+// share: who keeps it for long does better to keep a copy.
 type Delivery struct {
 	Seq     uint64    // names the delivery in Ack; rises with each message
 	Relayed bool      // it came through a bridge, ours or another gateway's

@@ -22,6 +22,7 @@ const (
 // chunk is copied data. It is reused.
 type chunk struct {
 	buf     []byte
+	most    int // bytes of it that Read wants
 	records []chunkRecord
 	bad     []badRecord
 
@@ -69,6 +70,13 @@ func (c *chunk) reset() {
 // reading only passes over the segment and returns a CorruptError with the first
 // record that it does; the same Read again goes on behind it.
 func (s *Store) Read(queue uint32, after, upTo uint64, fn func(seq uint64, tag uint32, data []byte) bool) error {
+	return s.ReadSome(queue, after, upTo, func() int { return chunkBytes }, fn)
+}
+
+// ReadSome is Read for whoever is going to stop: fn gets what was copied before, in
+// pieces, and wants says before each how many bytes of data are wanted, about. What is
+// in it beyond the record at which fn returns false was copied in vain.
+func (s *Store) ReadSome(queue uint32, after, upTo uint64, wants func() int, fn func(seq uint64, tag uint32, data []byte) bool) error {
 	c := s.bufs.Get().(*chunk)
 	defer s.bufs.Put(c)
 	upTo = min(upTo, s.LastSeq())
@@ -78,6 +86,7 @@ func (s *Store) Read(queue uint32, after, upTo uint64, fn func(seq uint64, tag u
 			return err
 		}
 		c.reset()
+		c.most = min(chunkBytes, wants())
 		next, err := s.readChunk(g, c, queue, after, limit)
 		s.reportRecords(g.path, c.bad)
 		for _, r := range c.records {
@@ -187,7 +196,7 @@ func (c *chunk) copyRecord(queue uint32, key, value []byte) bool {
 		c.buf = append(c.buf, r.data...)
 		c.records = append(c.records, chunkRecord{seq, tag, start, len(c.buf)})
 	}
-	return len(c.buf) < chunkBytes
+	return len(c.buf) < c.most
 }
 
 // copyRows takes over the rows of b behind the key after and reports whether

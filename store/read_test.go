@@ -86,3 +86,29 @@ func TestRemovalDuringRead(t *testing.T) {
 		t.Errorf("%d removed records are read", len(have))
 	}
 }
+
+// Whatever is wanted at a time, all is read once and in order, across segments, and
+// hardly more is copied.
+func TestReadSome(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{SegmentSize: small})
+	const n = 3000
+	for s.LastSeq() < n {
+		commit(t, s, batchOf(s.LastSeq(), 100))
+	}
+	for _, wants := range []int{-1, 0, 1, 150, 1000, 1 << 30} {
+		last, pieces := uint64(0), 0
+		err := s.ReadSome(1, 0, n, func() int { pieces++; return wants }, func(seq uint64, _ uint32, data []byte) bool {
+			if seq != last+1 || len(data) != 150 {
+				t.Fatalf("with %d wanted, record %d of %d bytes came behind %d", wants, seq, len(data), last)
+			}
+			last = seq
+			return true
+		})
+		if err != nil || last != n {
+			t.Errorf("with %d wanted, read up to %d of %d: %v", wants, last, n, err)
+		}
+		if wants < 1000 && pieces < n {
+			t.Errorf("with %d wanted, %d records came in %d pieces", wants, n, pieces)
+		}
+	}
+}
