@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -17,8 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
+	"unsafe"
 
 	"tidegate/internal/client"
 	"tidegate/internal/leak"
@@ -143,9 +141,9 @@ func (y *yard) drain(n int) {
 // who publish and who subscribe stand elsewhere. It needs root.
 func urgent(t testing.TB, on bool) {
 	t.Helper()
-	how := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}
+	policy, priority := 0, int32(0) // SCHED_OTHER
 	if on {
-		how.Policy, how.Priority = unix.SCHED_FIFO, 1
+		policy, priority = 1, 1 // SCHED_FIFO
 	}
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -153,11 +151,13 @@ func urgent(t testing.TB, on bool) {
 	}
 	for _, thread := range threads {
 		id, _ := strconv.Atoi(thread.Name())
-		switch err := unix.SchedSetAttr(id, &how, 0); {
-		case errors.Is(err, unix.EPERM):
+		_, _, err := syscall.Syscall(syscall.SYS_SCHED_SETSCHEDULER, uintptr(id), uintptr(policy), uintptr(unsafe.Pointer(&priority)))
+		switch err {
+		case 0, syscall.ESRCH: // it has ended meanwhile
+		case syscall.EPERM:
 			t.Log("without the right to go first, the waits of the measuring program are measured as well")
 			return
-		case err != nil && !errors.Is(err, unix.ESRCH): // it has ended meanwhile
+		default:
 			t.Fatal(err)
 		}
 	}
