@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"syscall"
 
 	"tidegate/internal/units"
 	"tidegate/mqtt"
@@ -41,10 +42,19 @@ func (c *committer) over(t *turn) (bytes int64, reason error) {
 	if b.minFree > 0 && err == nil {
 		bytes = max(bytes, b.minFree+margin(b.minFree)-sp.Free)
 		if sp.Free < b.minFree {
-			reason = fmt.Errorf("the file system has %s left, store.min_free is %v", inMiB(sp.Free), units.Size(b.minFree))
+			reason = b.tooLittle(sp.Free)
 		}
 	}
 	return bytes, reason
+}
+
+// tooLittle says that free bytes are. If there are none, it says what a write would.
+func (b storeBounds) tooLittle(free int64) error {
+	err := fmt.Errorf("the file system has %s left, store.min_free is %v", inMiB(free), units.Size(b.minFree))
+	if free <= 0 {
+		return fmt.Errorf("%w: %w", syscall.ENOSPC, err)
+	}
+	return err
 }
 
 func inMiB(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/float64(units.MiB)) }

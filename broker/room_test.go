@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -154,6 +156,20 @@ func TestRefusingQueueOpensWhenTheStoreHasRoom(t *testing.T) {
 	for range 2 {
 		if err := <-kept; err != nil {
 			t.Errorf("a message that waited: %v", err)
+		}
+	}
+}
+
+// A file system without a free byte is full, which a write would say as well if it were tried.
+func TestAFullFileSystemIsCalledFull(t *testing.T) {
+	b := storeBounds{minFree: 1 << 20}
+	for free, want := range map[int64]string{
+		0:       "no space left on device: the file system has 0.0 MiB left, store.min_free is 1MiB",
+		1 << 19: "the file system has 0.5 MiB left, store.min_free is 1MiB",
+	} {
+		err := b.tooLittle(free)
+		if err.Error() != want || errors.Is(err, syscall.ENOSPC) != (free == 0) {
+			t.Errorf("%d bytes free: %v, want %s", free, err, want)
 		}
 	}
 }

@@ -330,6 +330,9 @@ func TestHalfOpenIsNewsForTheServerOnly(t *testing.T) {
 	p := start(t, server.Addr().String())
 	c := dial(t, p)
 	behind := <-server.accepted
+	if _, err := c.Write([]byte("a")); err != nil || !hears(behind) { // only then the proxy has both sides
+		t.Fatalf("nothing passes: %v", err)
+	}
 	p.SetMode(HalfOpen)
 	if !isReset(behind) {
 		t.Error("the server did not hear of it")
