@@ -32,6 +32,7 @@ type flight struct {
 	mu          sync.Mutex
 	changed     sync.Cond
 	first, last *owed
+	spare       *owed     // those that are confirmed, to be used again
 	confirming  bool      // somebody does, without the lock
 	moved       time.Time // something was confirmed last; zero: nothing was
 }
@@ -42,14 +43,32 @@ func newFlight() *flight {
 	return f
 }
 
-func (f *flight) add(o *owed) {
+// add appends a message of u, which is sent now.
+func (f *flight) add(u *uplink, d mqtt.Delivery, from stream) *owed {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	o := f.spare
+	if o == nil {
+		o = &owed{u: u}
+	} else {
+		f.spare = o.later
+	}
+	o.d, o.from, o.at, o.later = d, from, time.Now(), nil
 	if f.first == nil {
 		f.first, f.last = o, o
-		return
+	} else {
+		f.last.later, f.last = o, o
 	}
-	f.last.later, f.last = o, o
+	return o
+}
+
+// drop takes the first away. Who has still to hear of a rest may be it, so it keeps its
+// uplink. The caller holds mu.
+func (f *flight) drop() {
+	o := f.first
+	f.first = o.later
+	o.d, o.done, o.err = mqtt.Delivery{}, false, nil
+	o.later, f.spare = f.spare, o
 }
 
 // land takes note of an acknowledgement, and confirms what is first and acknowledged
@@ -76,7 +95,8 @@ func (f *flight) confirmFirst(now time.Time) bool {
 	f.mu.Lock()
 	f.confirming = false
 	if ok {
-		f.first, f.moved = o.later, now
+		f.drop()
+		f.moved = now
 	}
 	f.changed.Broadcast()
 	return ok

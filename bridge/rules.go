@@ -31,23 +31,6 @@ func (c Config) Map(topic string) (string, mqtt.QoS, bool) { return mapped(c.Out
 // MapIn is Map for a message that comes from upstream and the rules of in.
 func (c Config) MapIn(topic string) (string, mqtt.QoS, bool) { return mapped(c.In, topic) }
 
-// outgoing returns d as it goes upstream, or why it can never go there.
-func (c *Config) outgoing(d mqtt.Delivery) (mqtt.Message, error) {
-	rule, _ := ruleFor(c.Out, d.Topic)
-	if rule == nil {
-		return mqtt.Message{}, errUnmatched
-	}
-	m := d.Message
-	m.Topic, m.QoS, m.Retain = rule.rename(d.Topic), rule.qos(), d.Retain && rule.retains()
-	if err := mqtt.ValidName(m.Topic); err != nil {
-		return mqtt.Message{}, err
-	}
-	if circles(m.Topic, rule.Prefix) {
-		return mqtt.Message{}, errCircle
-	}
-	return m, checkSize(m.Topic, len(m.Payload))
-}
-
 func mapped(rules []Rule, topic string) (string, mqtt.QoS, bool) {
 	r, _ := ruleFor(rules, topic)
 	if r == nil {

@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -56,21 +55,5 @@ func TestSubscriptionsHaveEachFilterOnceWithItsHighestQoS(t *testing.T) {
 	}
 	if got := subscriptions(cfg.Out); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
-func TestOutgoing(t *testing.T) {
-	drop := false
-	cfg := Config{Out: []Rule{{Topics: []string{"a/#"}, Retain: &drop}, {Topics: []string{"#"}, Prefix: "x/"}}}
-	m, err := cfg.outgoing(mqtt.Delivery{Message: mqtt.Message{Topic: "a/b", Retain: true}})
-	if err != nil || m.Retain {
-		t.Errorf("retain: false is passed over: %+v, %v", m, err)
-	}
-	m, err = cfg.outgoing(mqtt.Delivery{Message: mqtt.Message{Topic: "x/b", Retain: true}})
-	if err != nil || !m.Retain || m.Topic != "x/x/b" {
-		t.Errorf("got %+v, %v", m, err)
-	}
-	if _, err := cfg.outgoing(mqtt.Delivery{Message: mqtt.Message{Topic: "x/x/b"}}); !errors.Is(err, errCircle) {
-		t.Errorf("a topic that grows with each round is refused with %v", err)
 	}
 }

@@ -106,6 +106,7 @@ func (u *uplink) send(ctx context.Context, from stream, recv func(context.Contex
 	defer context.AfterFunc(u.link.alive(), cancel)()
 	asking, cancel := context.WithCancel(receiving)
 	cancel()
+	routes := newRoutes(u.cfg)
 	for {
 		d, err := recv(asking) // what is there
 		if errors.Is(err, context.Canceled) {
@@ -119,12 +120,12 @@ func (u *uplink) send(ctx context.Context, from stream, recv func(context.Contex
 			u.link.abort(&localError{"read the queue", err})
 			return
 		}
-		u.forward(receiving, from, d)
+		u.forward(receiving, from, routes, d)
 	}
 }
 
 // forward sends d, or does away with it if it can never be sent.
-func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery) {
+func (u *uplink) forward(ctx context.Context, from stream, routes *routes, d mqtt.Delivery) {
 	if d.Topic == u.status {
 		u.inbox.Ack(d.Seq)
 		return
@@ -132,7 +133,7 @@ func (u *uplink) forward(ctx context.Context, from stream, d mqtt.Delivery) {
 	if again := (places{u.cfg.Name}).again(); strings.HasPrefix(d.Topic, again) {
 		d.Message = revived(d.Message, again)
 	}
-	m, err := u.cfg.outgoing(d)
+	m, err := routes.of(d.Topic).carry(d.Message)
 	if err != nil {
 		u.drop(d, err)
 		return
@@ -160,15 +161,12 @@ func (u *uplink) publish(from stream, d mqtt.Delivery, m mqtt.Message) {
 	m.Payload, m.Properties = sealed.Payload, sealed.Properties
 	u.monitor.sent()
 	u.sending(d, m)
-	o := &owed{u: u, d: d, from: from}
 	if m.QoS == mqtt.AtMostOnce {
-		o.err = u.link.publish(m, nil)
-		u.confirm(o, time.Now())
+		u.confirm(&owed{d: d, from: from, err: u.link.publish(m, nil)}, time.Now())
 		u.window.wake()
 		return
 	}
-	o.at = time.Now()
-	u.flight.add(o)
+	o := u.flight.add(u, d, from)
 	if err := u.link.publish(m, o); err != nil {
 		u.unsent(o, err)
 	}
