@@ -52,7 +52,7 @@ func TestImport(t *testing.T) {
 	}
 	// What comes out is a configuration once its files are there.
 	for from, to := range map[string]string{
-		"/etc/mosquitto/passwd": "passwd", "/etc/mosquitto/acl": "acl", "/etc/tidegate/bridge.pass": "bridge.pass",
+		"/etc/mosquitto/passwd": "passwd", "/etc/mosquitto/acl": "acl", "/etc/tidegate/site-cloud.pass": "bridge.pass",
 	} {
 		to = filepath.Join(dir, to)
 		out = strings.ReplaceAll(out, from, to)
@@ -174,10 +174,88 @@ bridge_protocol_version mqttv50
 	}
 	for _, want := range []string{
 		`address: "tls://0.0.0.0:8883"`, `client_ca: "/ca"`, "identity: cn",
-		`servers: ["tls://broker.example.com:8883"]`, `tls: {ca: "/ca"`, "protocol: 5",
+		`servers: ["tls://broker.example.com:1883"]`, `tls: {ca: "/ca"}`, "protocol: 5",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+}
+
+// Each option that mosquitto.conf(5) lists for bridges is said here, or is left over with
+// what to do about it; and nothing travels in the clear that did not.
+func TestImportOfEveryBridgeOption(t *testing.T) {
+	code, out, errOut := callWith(t.Context(), `listener 1883 127.0.0.1
+connection a/b
+addresses one.example.com [2001:db8::1]:1884 2001:db8::2:1885
+bridge_attempt_unsubscribe true
+bridge_bind_address 192.0.2.7
+bridge_max_packet_size 1000
+bridge_protocol_version mqttv31
+cleansession true
+local_cleansession true
+idle_timeout 60
+local_clientid here
+local_password hush
+local_username here
+notification_topic a/b
+clientid there
+username there
+password hush
+start_type lazy
+threshold 10
+try_private true
+topic a/# outt 1
+topic b/#
+bridge_alpn mqtt
+bridge_capath /etc/authorities
+bridge_identity me
+bridge_insecure true
+bridge_psk 4d795365637265744b6579
+bridge_require_ocsp true
+bridge_tls_version tlsv1.2
+protocol websockets
+connection c
+address two.example.com
+bridge_capath /etc/ssl/certs
+bridge_protocol_version mqttv311
+remote_username c
+remote_password hush
+topic b/#
+`, "import", "-")
+	if code != exitDone || errOut != "" {
+		t.Fatalf("import ends with %d and says %s", code, errOut)
+	}
+	for _, want := range []string{
+		`- address: "ws://127.0.0.1:1883/mqtt"`,
+		`servers: ["tls://one.example.com:1883", "tls://[2001:db8::1]:1884", "tls://[2001:db8::2]:1885"]`,
+		`password_file: "/etc/tidegate/a-b.pass"`, `password_file: "/etc/tidegate/c.pass"`,
+		`servers: ["tls://two.example.com:1883"]`, "# line 21: topic a/# outt 1: a direction is",
+		"# line 24: bridge_capath /etc/authorities: write its certificates into one file",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+	for _, never := range []string{"hush", "4d79", ": no equivalent\n", "# line 33", "# line 34"} {
+		if strings.Contains(out, never) {
+			t.Errorf("%q stands in\n%s", never, out)
+		}
+	}
+	if n := strings.Count(out, "\n    # line "); n != 22 {
+		t.Errorf("%d options are left over in\n%s", n, out)
+	}
+}
+
+// What asks for certificates or keys must not become a listener that asks for nothing.
+func TestImportKeepsListenersSafe(t *testing.T) {
+	for conf, want := range map[string]string{
+		"bind_address 192.0.2.7\n":    `"tcp://192.0.2.7:1883"`,
+		"listener 8883\npsk_hint x\n": `"tls://0.0.0.0:8883"`,
+		"listener 8883\ncertfile /c\nkeyfile /k\ncapath /authorities\nrequire_certificate true\n": `client_ca: "/etc/tidegate/certs/clients.crt"`,
+	} {
+		if code, out, errOut := callWith(t.Context(), conf, "import", "-"); code != exitDone || !strings.Contains(out, want) {
+			t.Errorf("%q ends with %d and says %s\n%s", conf, code, errOut, out)
 		}
 	}
 }
