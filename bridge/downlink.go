@@ -22,10 +22,11 @@ const (
 
 // Why a message from upstream is acknowledged and not carried.
 var (
-	errEcho    = errors.New("the bridge sent it itself")
-	errCircle  = errors.New("it goes in a circle: its topic begins with the prefix three times")
-	errTooOld  = errors.New("it may be older than valid_for")
-	errPayload = errors.New("it is larger than max_packet_size")
+	errEcho     = errors.New("the bridge sent it itself")
+	errReserved = errors.New("a topic that begins with $ belongs to the broker that it is on")
+	errCircle   = errors.New("it goes in a circle: its topic begins with the prefix three times")
+	errTooOld   = errors.New("it may be older than valid_for")
+	errPayload  = errors.New("it is larger than max_packet_size")
 )
 
 // downlink publishes what a server sends, as the bridge's inbox, so that it does
@@ -113,7 +114,7 @@ func (d *downlink) start(refused func(link, error)) {
 		if !d.begin() {
 			return
 		}
-		err := d.link.listen(d.stopping, subscriptions(d.cfg.In), d)
+		err := d.link.listen(d.stopping, d.cfg.wanted(), d)
 		if err != nil && d.stopping.Err() == nil {
 			refused(d.link, err)
 		}
@@ -233,19 +234,20 @@ func (d *downlink) address(a arrival) (mqtt.Message, error) {
 	case rule.ValidFor > 0 && stale > time.Duration(rule.ValidFor):
 		return mqtt.Message{}, errTooOld
 	}
+	to, err := rule.target(a.Topic)
+	if err != nil {
+		return mqtt.Message{}, err
+	}
 	m := a.Message
-	m.Topic, m.Retain = rule.rename(m.Topic), m.Retain && rule.retains()
+	m.Topic, m.Retain = to, m.Retain && rule.retains()
 	m.QoS = min(m.QoS, rule.qos())
 	if valid := time.Duration(rule.ValidFor); valid > 0 && (m.Expiry == 0 || m.Expiry > valid) {
 		m.Expiry = valid
 	}
-	switch {
-	case circles(m.Topic, rule.Prefix):
-		return mqtt.Message{}, errCircle
-	case d.circle.Returned(m.Topic, m.Payload):
+	if d.circle.Returned(m.Topic, m.Payload) {
 		return mqtt.Message{}, errEcho
 	}
-	return m, mqtt.ValidName(m.Topic)
+	return m, nil
 }
 
 // stale returns how old a may be at most, as far as is known. MQTT does not say:

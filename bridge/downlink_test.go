@@ -311,22 +311,24 @@ func TestWhatIsNotCarriedIsAcknowledged(t *testing.T) {
 	k := &kept{}
 	cfg := downConfig()
 	cfg.MaxPacketSize = minPacketSize
+	cfg.In = append(cfg.In, Rule{Topics: []string{"bare/#"}, Strip: "bare/"})
 	commanded(t, cfg, k, func(_ int, c *commander) {
 		c.open(false, 0)
 		c.send(1, 1, "command/1/a", strings.Repeat("x", 5000))
 		c.send(2, 2, "command/1/a", strings.Repeat("x", 5000))
 		c.send(1, 3, "other", "x")
 		c.send(1, 4, "command/1/"+strings.Repeat("actuator/", 2)+"x", "x")
-		c.send(1, 5, "command/1/a", "x")
-		c.want("PUBACK 1", "PUBREC 2", "PUBACK 3", "PUBACK 4", "PUBACK 5")
+		c.send(1, 5, "bare/$bridge/cloud/again/a", "x")
+		c.send(1, 6, "command/1/a", "x")
+		c.want("PUBACK 1", "PUBREC 2", "PUBACK 3", "PUBACK 4", "PUBACK 5", "PUBACK 6")
 	}, func(r *rig) {
 		if want := []string{"actuator/a x 1"}; !slices.Equal(k.text(), want) {
 			t.Errorf("published %q, want %q", k.text(), want)
 		}
-		if in := r.Status().In; in != (Downward{Received: 1, Refused: 3, Unmatched: 1}) {
+		if in := r.Status().In; in != (Downward{Received: 1, Refused: 4, Unmatched: 1}) {
 			t.Errorf("the status is %+v", in)
 		}
-		if n := r.log.count("level=WARN"); n != 2 { // one for each filter, one of them none
+		if n := r.log.count("level=WARN"); n != 3 { // one for each filter, one of them none
 			t.Errorf("the log is\n%s", r.log.text.String())
 		}
 	})

@@ -122,6 +122,20 @@ func TestWarnings(t *testing.T) {
 			bridge("a", cloud, nil, []Rule{rule("c/#", "c/", "l/")}),
 			bridge("b", other, []Rule{rule("l/#", "l/", "c/")}, nil),
 		}, nil},
+		"filters that share topics": {
+			[]Config{bridge("a", cloud, nil, []Rule{rule("c/#", "", ""), rule("+/x", "", "l/"), rule("c/y", "", "")})},
+			[]string{
+				`[0].in[2].topics[0]: "c/y" never matches`,
+				`[0].in[1].topics[0]: "+/x" and "c/#" above have topics in common`,
+			},
+		},
+		"one client id at one server": {[]Config{
+			{Name: "a", Servers: []string{cloud}, ClientID: "x"},
+			{Name: "b", Servers: []string{other, cloud}, ClientID: "x"},
+			{Name: "c", Servers: []string{other + "1"}, ClientID: "x"},
+			{Name: "d", Servers: []string{cloud}},
+			{Name: "e", Servers: []string{cloud}},
+		}, []string{`[1].client_id: "x" is that of the bridge "a"`}},
 		"to itself": {
 			[]Config{bridge("a", "tcp://localhost:1885", []Rule{rule("x", "", "")}, nil)},
 			[]string{"[0].servers[0]: tcp://localhost:1885 is this gateway itself"},

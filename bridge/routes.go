@@ -16,14 +16,8 @@ func (c *Config) route(topic string) route {
 	if rule == nil {
 		return route{err: errUnmatched}
 	}
-	r := route{topic: rule.rename(topic), qos: rule.qos(), retain: rule.retains()}
-	switch err := mqtt.ValidName(r.topic); {
-	case err != nil:
-		r.err = err
-	case circles(r.topic, rule.Prefix):
-		r.err = errCircle
-	}
-	return r
+	to, err := rule.target(topic)
+	return route{to, rule.qos(), rule.retains(), err}
 }
 
 // carry returns m as it goes upstream, or why it can never go there.

@@ -70,8 +70,45 @@ func subscriptions(rules []Rule) []mqtt.Subscription {
 	return subs
 }
 
+// wanted are the subscriptions of in. A filter that another one covers is left out, since
+// servers send a message once for each subscription that it matches: a command would be
+// carried out twice.
+func (c *Config) wanted() (subs []mqtt.Subscription) {
+	all := subscriptions(c.In)
+	for _, sub := range all {
+		covered := false
+		for _, other := range all {
+			if other.Filter == sub.Filter {
+				continue
+			}
+			covered = covered || covers(other.Filter, sub.Filter)
+			if covers(sub.Filter, other.Filter) {
+				sub.QoS = max(sub.QoS, other.QoS)
+			}
+		}
+		if !covered {
+			subs = append(subs, sub)
+		}
+	}
+	return subs
+}
+
 func (r Rule) rename(topic string) string {
 	return r.Prefix + strings.TrimPrefix(topic, r.Strip)
+}
+
+// target returns the topic that a message on topic gets, or why it gets none.
+func (r Rule) target(topic string) (string, error) {
+	to := r.rename(topic)
+	switch err := mqtt.ValidName(to); {
+	case err != nil:
+		return "", err
+	case to[0] == '$': // strip has laid it bare
+		return "", errReserved
+	case circles(to, r.Prefix):
+		return "", errCircle
+	}
+	return to, nil
 }
 
 func (r Rule) qos() mqtt.QoS {

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -55,5 +56,36 @@ func TestSubscriptionsHaveEachFilterOnceWithItsHighestQoS(t *testing.T) {
 	}
 	if got := subscriptions(cfg.Out); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Servers send a message once for each subscription that it matches.
+func TestWhatAnotherFilterBringsIsNotAskedFor(t *testing.T) {
+	cfg := Config{In: []Rule{
+		{Topics: []string{"c/pump/#", "d"}, QoS: qos(2)},
+		{Topics: []string{"c/#", "+/q"}},
+		{Topics: []string{"c/#", "#"}, QoS: qos(0)},
+	}}
+	for _, c := range []struct {
+		rules []Rule
+		want  string
+	}{{cfg.In[:2], "[d 2 c/# 2 +/q 1]"}, {cfg.In, "[# 2]"}} {
+		var got []string
+		for _, s := range (&Config{In: c.rules}).wanted() {
+			got = append(got, fmt.Sprintf("%s %d", s.Filter, s.QoS))
+		}
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("got %v, want %s", got, c.want)
+		}
+	}
+}
+
+func TestStripLaysNoTopicOfTheServersOwnBare(t *testing.T) {
+	cfg := Config{Out: []Rule{{Topics: []string{"#"}, Strip: "a/"}}}
+	if way := cfg.route("a/$SYS/b"); !errors.Is(way.err, errReserved) {
+		t.Errorf("a topic of the server's own is refused with %v", way.err)
+	}
+	if w := cfg.Explain("a/$SYS/b")[0]; w.To != "" || w.Problem != errReserved.Error() {
+		t.Errorf("it is explained as %+v", w)
 	}
 }

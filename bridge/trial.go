@@ -134,7 +134,7 @@ func (r *attempt) listenAndEcho(ctx context.Context, l link) error {
 	if topic == "" {
 		topic = r.Config.own("gateway/" + r.Gateway + "/test")
 	}
-	subs := subscriptions(r.Config.In)
+	subs := r.Config.wanted()
 	if topic != "" {
 		subs = append(subs, mqtt.Subscription{Filter: topic, QoS: mqtt.AtLeastOnce})
 	}
@@ -249,8 +249,10 @@ func (c *Config) clientID(gateway string) string {
 // that of the rule that carries it, or else under the first prefix. "" if nothing
 // goes up at all.
 func (c *Config) own(topic string) string {
-	if to, _, ok := c.Map(topic); ok && mqtt.ValidName(to) == nil {
-		return to
+	if r, _ := ruleFor(c.Out, topic); r != nil {
+		if to, err := r.target(topic); err == nil {
+			return to
+		}
 	}
 	if len(c.Out) == 0 {
 		return ""

@@ -21,9 +21,14 @@ func Warnings(bridges []Config, listens []string) check.Problems {
 		warnShadowed(&p, at+".in", c.In)
 		warnOwn(&p, at, c, listens)
 		warnEcho(&p, at, c)
+		warnTwice(&p, at, c)
 		for j := range bridges {
-			if i != j && shareServer(c, &bridges[j]) {
-				warnCircle(&p, at, c, &bridges[j])
+			if i == j || !shareServer(c, &bridges[j]) {
+				continue
+			}
+			warnCircle(&p, at, c, &bridges[j])
+			if j < i && c.ClientID != "" && c.ClientID == bridges[j].ClientID {
+				p.Add(at+".client_id", "%q is that of the bridge %q at the same server, which lets only one of them be connected: give each its own", c.ClientID, bridges[j].Name)
 			}
 		}
 	}
@@ -98,6 +103,20 @@ func warnEcho(p *check.Problems, path string, c *Config) {
 		for _, out := range lanes(c.Out) {
 			if out.reaches(in.filter) {
 				p.Add(path+".in"+in.path, "%q upstream includes what out%s sends: the bridge drops what it sent itself, but a server that speaks MQTT 3.1.1 sends it all back; name only what others publish", in.filter, out.path)
+				break
+			}
+		}
+	}
+}
+
+// warnTwice finds filters of in that have topics in common, though neither has all of the
+// other's, see wanted.
+func warnTwice(p *check.Problems, path string, c *Config) {
+	all := lanes(c.In)
+	for i, l := range all {
+		for _, before := range all[:i] {
+			if overlap(l.filter, before.filter) && !covers(l.filter, before.filter) && !covers(before.filter, l.filter) {
+				p.Add(path+".in"+l.path, "%q and %q above have topics in common, whose messages many servers send twice: name each topic by one of them", l.filter, before.filter)
 				break
 			}
 		}

@@ -44,7 +44,10 @@ func (c Config) Explain(topic string) []Way {
 		for _, l := range lanes(d.rules) {
 			if mqtt.Match(l.filter, topic) {
 				w = l.way(d.name)
-				w.To, w.Problem = l.rule.result(topic)
+				to, err := l.rule.target(topic)
+				if w.To = to; err != nil {
+					w.Problem = err.Error()
+				}
 				break
 			}
 		}
@@ -70,18 +73,6 @@ func (l lane) way(direction string) Way {
 		w.ValidFor = time.Duration(l.rule.ValidFor).String()
 	}
 	return w
-}
-
-// result returns the topic that the rule makes of topic, or why that is none.
-func (r Rule) result(topic string) (to, problem string) {
-	to = r.rename(topic)
-	if err := mqtt.ValidName(to); err != nil {
-		return "", err.Error()
-	}
-	if circles(to, r.Prefix) {
-		return "", errCircle.Error()
-	}
-	return to, ""
 }
 
 // String is w as one line.
