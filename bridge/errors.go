@@ -62,9 +62,9 @@ func tcpError(address string, err error) error {
 
 // handshakeError says why CONNECT got no lawful answer, and what to do.
 func handshakeError(e endpoint, version string, err error) error {
-	port := "an MQTT port without TLS"
+	port, allow := "an MQTT port without TLS", "allow this client"
 	if e.secure() {
-		port = "an MQTT port"
+		port, allow = "an MQTT port", "allow this client, or want a certificate (tls.cert and tls.key)"
 	}
 	if version == "MQTT 5" {
 		port += ", and does the server speak MQTT 5 (else write protocol: 4)"
@@ -75,7 +75,7 @@ func handshakeError(e endpoint, version string, err error) error {
 	case isTimeout(err):
 		return fmt.Errorf("%s takes the connection but does not answer CONNECT within %v: is this an MQTT port, and is the server healthy? (%w)", e.address, connectTimeout, err)
 	case isClosed(err):
-		return fmt.Errorf("%s closes the connection instead of answering CONNECT: is this %s, and does the server allow this client? (%w)", e.address, port, err)
+		return fmt.Errorf("%s closes the connection instead of answering CONNECT: is this %s, and does the server %s? (%w)", e.address, port, allow, err)
 	}
 	return fmt.Errorf("%s does not answer CONNECT with %s: is this %s? (%w)", e.address, version, port, err)
 }

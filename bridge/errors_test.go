@@ -46,6 +46,18 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	}
 }
 
+// A server that wants a certificate may close the connection before its alert is read.
+func TestASecureServerThatClosesMayWantACertificate(t *testing.T) {
+	for scheme, want := range map[string]bool{"tcp": false, "tls": true, "wss": true} {
+		e := endpoint{scheme: scheme, address: "one:1"}
+		for _, err := range []error{handshakeError(e, "MQTT 3.1.1", syscall.ECONNRESET), webSocketError(e, nil, syscall.ECONNRESET)} {
+			if strings.Contains(err.Error(), "want a certificate (tls.cert and tls.key)") != want {
+				t.Errorf("%s: %v", scheme, err)
+			}
+		}
+	}
+}
+
 func TestDialErrorsSayWhatToDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  error

@@ -9,6 +9,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -160,7 +162,7 @@ func serveWeb(t *testing.T) func(net.Conn) {
 			}
 			upstream{t, &webSocketConn{Conn: c, raw: c, ws: ws}}.serve()
 		})
-		server := &http.Server{Handler: mux, ConnState: func(_ net.Conn, s http.ConnState) {
+		server := &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0), ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateClosed {
 				end()
 			}
@@ -252,6 +254,7 @@ func TestBrokenSecureServers(t *testing.T) {
 		"not valid yet":          {with(early), serveMQTT, "tls://%s", trust, "set the clock"},
 		"wrong name":             {with(elsewhere), serveMQTT, "tls://%s", trust, `is for another name than "127.0.0.1": write the right name in servers, or at tls.server_name`},
 		"no client certificate":  {mutual, serveMQTT, "tls://%s", trust, "does not accept this gateway's certificate, or wants one: check tls.cert and tls.key"},
+		"none in WebSocket":      {mutual, serveWeb, "wss://%s", trust, "does not accept this gateway's certificate, or wants one: check tls.cert and tls.key"},
 		"strange certificate":    {mutual, serveMQTT, "tls://%s", TLS{a.file("ca.crt"), other.file("stranger.crt"), other.file("stranger.key"), ""}, "check tls.cert and tls.key"},
 		"not TLS":                {nil, text, "tls://%s", trust, "does not speak TLS"},
 		"closes during TLS":      {nil, closes, "tls://%s", trust, "closes the connection during the TLS handshake"},

@@ -41,6 +41,8 @@ func openWebSocket(ctx context.Context, conn, raw net.Conn, e endpoint) (net.Con
 // webSocketError says why e did not become a WebSocket, and what to do.
 func webSocketError(e endpoint, answer *http.Response, err error) error {
 	switch {
+	case isAlert(err): // see handshakeError
+		return alertError(e.address, err)
 	case answer != nil && answer.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("%s has nothing at %s: write the path of MQTT behind the port in servers, as in %s://%s/mqtt (%w)", e.address, e.path, e.scheme, e.address, err)
 	case answer != nil:
@@ -48,7 +50,11 @@ func webSocketError(e endpoint, answer *http.Response, err error) error {
 	case isTimeout(err):
 		return fmt.Errorf("%s takes the connection but does not open a WebSocket within %v: is this a port for ws://, and is the server healthy? (%w)", e.address, connectTimeout, err)
 	}
-	return fmt.Errorf("%s does not open a WebSocket: is this a port for %s://? (%w)", e.address, e.scheme, err)
+	want := ""
+	if e.secure() && isClosed(err) { // perhaps before its alert was read
+		want = ", and does the server want a certificate (tls.cert and tls.key)"
+	}
+	return fmt.Errorf("%s does not open a WebSocket: is this a port for %s://%s? (%w)", e.address, e.scheme, want, err)
 }
 
 func (c *webSocketConn) Read(b []byte) (int, error) {
