@@ -75,7 +75,7 @@ func New(cfg Config, gateway string, local Local, log *slog.Logger) (*Bridge, er
 	status := ""
 	if *cfg.Will {
 		status = "gateway/" + gateway + "/status"
-		client.status = cfg.own(status)
+		client.status = cfg.statusTopic(gateway)
 	}
 	b := &Bridge{
 		cfg:      cfg,

@@ -18,7 +18,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		want   string
 	}{
 		"bad password":       {func(u upstream) { u.accept(4) }, `one:1883 refuses user "pump", bad user name or password: check username and password_file`},
-		"not authorised":     {func(u upstream) { u.accept(5) }, `one:1883 refuses user "pump" with client id "tidegate-pump-house-cloud", not Authorized: check`},
+		"not authorised":     {func(u upstream) { u.accept(5) }, `one:1883 refuses user "pump" with client id "tidegate-pump-house-cloud", not Authorized: check username and password_file, and what the server allows them; if they may not publish on "site/gateway/pump-house/status", write will: false`},
 		"client id":          {func(u upstream) { u.accept(2) }, `identifier rejected: set client_id to one that it allows`},
 		"unavailable":        {func(u upstream) { u.accept(3) }, `refuses for now, server Unavailable`},
 		"protocol":           {func(u upstream) { u.accept(1) }, `refuses MQTT 3.1.1`},
@@ -32,7 +32,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := testConfig()
-				cfg.Username = "pump"
+				cfg.Username, cfg.Will = "pump", nil
 				r := newRig(t, cfg, newLocal(readings(1)...), piped(t, func(_ int, _ string, u upstream) { c.script(u) })).start()
 				time.Sleep(10*time.Second + time.Millisecond) // virtual
 				s := r.Status()

@@ -18,6 +18,7 @@ const (
 	StepConnect   Step = "connect"
 	StepSubscribe Step = "subscribe"
 	StepEcho      Step = "echo"
+	StepWill      Step = "will" // of a Trial only: CONNECT with the bridge's will
 )
 
 // stepError is why a step failed.

@@ -40,6 +40,15 @@ type pahoClient struct {
 	maxPacketSize                int    // of what the server sends
 	listens                      bool   // the server is to keep a session with what it owes us
 	status                       string // topic where the server keeps whether we are connected; "": none
+	mute                         bool   // that is only left as the will, and not said
+}
+
+// says returns the topic of what a link says of itself; "": nothing is said.
+func (c *pahoClient) says() string {
+	if c.mute {
+		return ""
+	}
+	return c.status
 }
 
 // pahoLink is a link: a client and, under it, a connection that is ours.
@@ -103,7 +112,7 @@ func (c *pahoClient) open(ctx context.Context, server string) (link, error) {
 
 func (c *pahoClient) newLink(conn net.Conn, server string) *pahoLink {
 	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize)
-	l := &pahoLink{wire: w, out: publisher{wire: w}, intake: newIntake(w), status: c.status}
+	l := &pahoLink{wire: w, out: publisher{wire: w}, intake: newIntake(w), status: c.says()}
 	o := paho.NewClientOptions().
 		AddBroker(server).
 		SetProtocolVersion(4). // no second try with MQTT 3.1
@@ -240,6 +249,14 @@ func doesNotKnow(err error) bool {
 	return errors.Is(err, packets.ErrorRefusedIDRejected) || errors.Is(err, packets.ErrorRefusedNotAuthorised)
 }
 
+// orWill says that a server may refuse only what the client leaves as its will.
+func (c *pahoClient) orWill() string {
+	if c.status == "" {
+		return ""
+	}
+	return fmt.Sprintf("; if they may not publish on %q, write will: false", c.status)
+}
+
 // connectError says why the server at e did not accept us, and what to do.
 func (c *pahoClient) connectError(e endpoint, err error) error {
 	address := e.address
@@ -247,7 +264,7 @@ func (c *pahoClient) connectError(e endpoint, err error) error {
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return fmt.Errorf("%s refuses user %q, %w: check username and password_file", address, c.username, err)
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised):
-		return fmt.Errorf("%s refuses user %q with client id %q, %w: check username and password_file, and what the server allows them", address, c.username, c.clientID, err)
+		return fmt.Errorf("%s refuses user %q with client id %q, %w: check username and password_file, and what the server allows them%s", address, c.username, c.clientID, err, c.orWill())
 	case errors.Is(err, packets.ErrorRefusedIDRejected):
 		return fmt.Errorf("%s refuses client id %q, %w: set client_id to one that it allows", address, c.clientID, err)
 	case errors.Is(err, packets.ErrorRefusedServerUnavailable):

@@ -84,7 +84,7 @@ func (c *paho5Client) newLink(conn net.Conn) *paho5Link {
 	w := newWire(conn, c.keepalive+pongTime, c.stallTimeout, c.maxPacketSize)
 	w.in.five = true
 	l := &paho5Link{
-		wire: w, out: publisher{wire: w}, session: newSession5(w), intake: newIntake(w), status: c.status,
+		wire: w, out: publisher{wire: w}, session: newSession5(w), intake: newIntake(w), status: c.says(),
 		aliases: make(map[string]uint16),
 	}
 	l.client = paho5.NewClient(paho5.ClientConfig{
@@ -303,7 +303,7 @@ func (c *paho5Client) refused(e endpoint, reason packet.Reason, said string) err
 	case packet.ReasonBadUsernameOrPassword:
 		return fmt.Errorf("%s refuses user %q, %w: check username and password_file", e.address, c.username, err)
 	case packet.ReasonNotAuthorized, packet.ReasonBanned:
-		return fmt.Errorf("%s refuses user %q with client id %q, %w: check username and password_file, and what the server allows them", e.address, c.username, c.clientID, err)
+		return fmt.Errorf("%s refuses user %q with client id %q, %w: check username and password_file, and what the server allows them%s", e.address, c.username, c.clientID, err, c.orWill())
 	case packet.ReasonClientIDNotValid:
 		return fmt.Errorf("%s refuses client id %q, %w: set client_id to one that it allows", e.address, c.clientID, err)
 	case packet.ReasonRetainNotSupported, packet.ReasonTopicNameInvalid:

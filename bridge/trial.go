@@ -124,8 +124,33 @@ func (r *attempt) talk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	return r.listenAndEcho(ctx, l)
+	err = r.listenAndEcho(ctx, l)
+	l.close()
+	if err != nil {
+		return err
+	}
+	s.watch = nil
+	return r.leaveWill(ctx, client)
+}
+
+// leaveWill connects once more, with the bridge's will: a server may refuse just that. It
+// takes leave at once, so that the server forgets it.
+func (r *attempt) leaveWill(ctx context.Context, client *pahoClient) error {
+	if client.status = r.Config.statusTopic(r.Gateway); client.status == "" {
+		return nil
+	}
+	client.mute = true
+	r.began = time.Now()
+	l, err := client.opener(r.Config.Protocol)(ctx, r.server)
+	if at := (*stepError)(nil); errors.As(err, &at) && at.step == StepConnect {
+		return failedAt(StepWill, fmt.Errorf("with a will on %q: %w", client.status, err))
+	}
+	if err != nil {
+		return err
+	}
+	l.close()
+	r.passed(StepWill, client.status)
+	return nil
 }
 
 // listenAndEcho subscribes to what the bridge would, and to the topic of the echo.
@@ -243,6 +268,15 @@ func (verdict) rest() {}
 // clientID returns the id that the bridge of gateway uses.
 func (c *Config) clientID(gateway string) string {
 	return cmp.Or(c.ClientID, mqtt.GatewayClient+gateway+"-"+c.Name)
+}
+
+// statusTopic returns the topic upstream on which the server keeps whether the bridge is
+// connected, "" if it does not.
+func (c *Config) statusTopic(gateway string) string {
+	if !*c.Will {
+		return ""
+	}
+	return c.own("gateway/" + gateway + "/status")
 }
 
 // own returns the topic upstream of what a gateway says about itself on topic:

@@ -28,6 +28,7 @@ type strange struct {
 	puback  byte          // in MQTT 5
 	swallow bool          // it acknowledges and delivers nothing
 	cuts    bool          // it ends the connection on PUBLISH
+	noWill  bool          // it refuses who leaves a will
 	text    string        // it says this and knows no MQTT
 
 	got []string // packets that leave something, or disturb somebody
@@ -55,8 +56,12 @@ func (s *strange) serve4(u upstream) {
 	}
 	s.note(connect.ClientIdentifier, connect.CleanSession, connect.WillFlag)
 	time.Sleep(s.late)
-	u.consent(s.consent[0])
-	for s.consent[0] == 0 {
+	consent := s.consent[0]
+	if s.noWill && connect.WillFlag {
+		consent = 5
+	}
+	u.consent(consent)
+	for consent == 0 {
 		switch p := u.read().(type) {
 		case *packets.SubscribePacket:
 			if s.silent(u, "SUBSCRIBE") {
@@ -92,9 +97,13 @@ func (s *strange) serve5(u upstream5) {
 	s.note(connect.ClientID, connect.CleanStart && connect.Properties.SessionExpiryInterval == nil, connect.WillFlag)
 	time.Sleep(s.late)
 	connack := packets5.NewControlPacket(packets5.CONNACK)
-	connack.Content.(*packets5.Connack).ReasonCode = s.consent[1]
+	consent := s.consent[1]
+	if s.noWill && connect.WillFlag {
+		consent = 0x87
+	}
+	connack.Content.(*packets5.Connack).ReasonCode = consent
 	_, _ = connack.WriteTo(u)
-	for s.consent[1] == 0 {
+	for consent == 0 {
 		switch p := u.read().(type) {
 		case *packets5.Subscribe:
 			if s.silent(u, "SUBSCRIBE") {
@@ -159,7 +168,7 @@ func (s *strange) grant(filters []string) (codes []byte) {
 func trialOf(protocol int) *Trial {
 	cfg := testConfig()
 	cfg.Protocol, cfg.Username, cfg.Password = protocol, "pump", "secret"
-	cfg.In = []Rule{{Topics: []string{"command/#", "all/#"}}}
+	cfg.In, cfg.Will = []Rule{{Topics: []string{"command/#", "all/#"}}}, nil // a will, as is usual
 	cfg.SetDefaults()
 	return &Trial{Config: cfg, Gateway: "pump-house"}
 }
@@ -198,11 +207,15 @@ func TestTrialOfAGoodServer(t *testing.T) {
 			want := []string{
 				"dns ok 192.0.2.7, 2001:db8::7", "tcp ok pipe", "connect ok MQTT " + version + ", client id tidegate-pump-house-cloud-test",
 				"subscribe ok command/#, all/#, site/gateway/pump-house/test", "echo ok site/gateway/pump-house/test",
+				"will ok site/gateway/pump-house/status",
 			}
 			if !works || !slices.Equal(found, want) {
 				t.Errorf("found\n%s", strings.Join(found, "\n"))
 			}
-			if want := []string{"tidegate-pump-house-cloud-test clean true will false", "site/gateway/pump-house/test retain false", "DISCONNECT"}; !slices.Equal(s.got, want) {
+			if want := []string{
+				"tidegate-pump-house-cloud-test clean true will false", "site/gateway/pump-house/test retain false", "DISCONNECT",
+				"tidegate-pump-house-cloud-test clean true will true", "DISCONNECT",
+			}; !slices.Equal(s.got, want) {
 				t.Errorf("the server got %q", s.got)
 			}
 		})
@@ -237,6 +250,7 @@ func TestTrialsOfBrokenServers(t *testing.T) {
 		"drops messages":           {server: strange{swallow: true}, want: `echo FAILED tcp://one:1883 acknowledges a message on "` + echo + `" but does not deliver it back within 10s`},
 		"never acknowledges":       {server: strange{deafTo: "PUBLISH"}, want: "echo FAILED tcp://one:1883 accepts but acknowledges nothing for 10s"},
 		"cuts on PUBLISH":          {server: strange{cuts: true}, want: "echo FAILED tcp://one:1883 closed the connection; if this repeats, either another client uses the client id"},
+		"refuses the will":         {server: strange{noWill: true}, want: `will FAILED with a will on "site/gateway/pump-house/status": one:1883 refuses user "pump" with client id "tidegate-pump-house-cloud-test", not Authorized: check`, want5: `if they may not publish on "site/gateway/pump-house/status", write will: false`},
 		"refuses to publish":       {server: strange{puback: 0x87, swallow: true}, want: "echo FAILED", want5: `echo FAILED tcp://one:1883 refuses a message on "` + echo + `": not authorised`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -338,7 +352,7 @@ func TestTrialBesideTheBridge(t *testing.T) {
 func TestTrialOfOneWay(t *testing.T) {
 	bothProtocols(t, func(t *testing.T, protocol int) {
 		synctest.Test(t, func(t *testing.T) {
-			for name, want := range map[string]string{"out": "dns tcp connect subscribe echo", "in": "dns tcp connect subscribe"} {
+			for name, want := range map[string]string{"out": "dns tcp connect subscribe echo will", "in": "dns tcp connect subscribe"} {
 				s, trial := &strange{}, trialOf(protocol)
 				trial.dial = piped(t, func(_ int, _ string, u upstream) { s.serve(t, protocol)(u) })
 				if name == "out" {

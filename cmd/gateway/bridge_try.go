@@ -27,10 +27,10 @@ func (c *BridgeTestCmd) define(p *params) {
 // Help is shown by --help.
 func (BridgeTestCmd) Help() string {
 	return `Goes the way to each server of a bridge step by step: DNS, TCP, TLS, WebSocket, CONNECT,
-SUBSCRIBE to what the bridge subscribes to, and a message at QoS 1 that must come back.
-Says which step failed and what to do. A bridge that is running does not notice: the
-client id is the bridge's with -test behind it, the session ends with the connection,
-and nothing is retained. Ends with 1 if any server fails.
+SUBSCRIBE to what the bridge subscribes to, a message at QoS 1 that must come back, and
+CONNECT with the bridge's will. Says which step failed and what to do. A bridge that is
+running does not notice: the client id is the bridge's with -test behind it, the session
+ends with the connection, and nothing is retained. Ends with 1 if any server fails.
 
 Example:
 

@@ -20,7 +20,7 @@ func TestBridgeTest(t *testing.T) {
 	}
 	good := "tcp://" + startBench(t)
 	code, out, errOut := call(t, "bridge", "test", "--config", config(good), "cloud")
-	if code != exitDone || errOut != "" || strings.Count(out, "  ok ") != 5 || !strings.Contains(out, "site/1/gateway/pump-house/test") {
+	if code != exitDone || errOut != "" || strings.Count(out, "  ok ") != 6 || !strings.Contains(out, "site/1/gateway/pump-house/test") {
 		t.Errorf("a good server: ends with %d and says\n%s%s", code, out, errOut)
 	}
 	code, out, errOut = call(t, "bridge", "test", "--config", config(good+", tcp://"+closed), "cloud")
