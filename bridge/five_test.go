@@ -306,7 +306,7 @@ func TestProtocol5BringsCommandsDown(t *testing.T) {
 				t.Errorf("CONNECT is %v", p)
 			}
 			sub := u.read().(*packets5.Subscribe)
-			if s := sub.Subscriptions[0]; s.Topic != "command/#" || s.QoS != 2 || !s.NoLocal {
+			if s := sub.Subscriptions[0]; s.Topic != "command/#" || s.QoS != 2 || !s.NoLocal || !s.RetainAsPublished {
 				t.Errorf("SUBSCRIBE is %v", sub)
 			}
 			suback := packets5.NewControlPacket(packets5.SUBACK)

@@ -225,6 +225,8 @@ func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, to tak
 		p.Subscriptions = append(p.Subscriptions, paho5.SubscribeOptions{
 			Topic: sub.Filter, QoS: byte(sub.QoS),
 			NoLocal: sub.NoLocal && !strings.HasPrefix(sub.Filter, "$share/"), // [MQTT-3.8.3-4]
+
+			RetainAsPublished: sub.RetainAsPublished,
 		})
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -87,10 +87,22 @@ func (c *Config) wanted() (subs []mqtt.Subscription) {
 			}
 		}
 		if !covered {
+			sub.RetainAsPublished = !c.minds(sub.Filter)
 			subs = append(subs, sub)
 		}
 	}
 	return subs
+}
+
+// minds reports whether a rule of in has to tell what the server had retained, which may be
+// old, from what is published while the bridge listens to filter.
+func (c *Config) minds(filter string) bool {
+	for _, l := range lanes(c.In) {
+		if l.rule.ValidFor > 0 && overlap(l.filter, filter) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r Rule) rename(topic string) string {

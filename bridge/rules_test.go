@@ -80,6 +80,16 @@ func TestWhatAnotherFilterBringsIsNotAskedFor(t *testing.T) {
 	}
 }
 
+// A flag that says "retained" must not hide "new" from a rule that wants to know.
+func TestRetainComesDownAsPublishedUnlessAgeMatters(t *testing.T) {
+	cfg := Config{In: []Rule{{Topics: []string{"a/#"}}, {Topics: []string{"b/#", "+/x"}, ValidFor: 1}, {Topics: []string{"c"}}}}
+	for i, want := range []bool{false, false, false, true} { // some of a/# is of +/x, too
+		if got := cfg.wanted()[i]; got.RetainAsPublished != want {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
 func TestStripLaysNoTopicOfTheServersOwnBare(t *testing.T) {
 	cfg := Config{Out: []Rule{{Topics: []string{"#"}, Strip: "a/"}}}
 	if way := cfg.route("a/$SYS/b"); !errors.Is(way.err, errReserved) {
