@@ -118,7 +118,7 @@ func (b *Bridge) Declare(ctx context.Context) error {
 
 // declareDead makes sure that dead letters have a place.
 func (b *Bridge) declareDead(ctx context.Context) error {
-	dead, err := b.openDead(ctx, 1)
+	dead, err := b.openDead(ctx, 1, 1)
 	if err != nil {
 		return err
 	}

@@ -60,11 +60,13 @@ func (p places) deadInbox() string { return "bridge/" + p.name + "/dead" }
 func (p places) dead() string      { return "$bridge/" + p.name + "/dead/" }
 func (p places) again() string     { return "$bridge/" + p.name + "/again/" }
 
-// openDead opens the inbox of the dead letters.
-func (b *Bridge) openDead(ctx context.Context, most int) (mqtt.Inbox, error) {
+// openDead opens the inbox of the dead letters, for so many under way and as many times
+// the bounds of the configuration.
+func (b *Bridge) openDead(ctx context.Context, most, times int) (mqtt.Inbox, error) {
 	at := places{b.cfg.Name}
 	sub := mqtt.Subscription{Filter: at.dead() + "#", QoS: mqtt.AtLeastOnce}
-	inbox, err := b.local.OpenInbox(ctx, at.deadInbox(), mqtt.InboxOptions{MaxInflight: most, Queue: b.cfg.DeadLetters.limits()}, sub)
+	bounds := DeadLetters{times * b.cfg.DeadLetters.MaxMessages, units.Size(times) * b.cfg.DeadLetters.MaxDisk}
+	inbox, err := b.local.OpenInbox(ctx, at.deadInbox(), mqtt.InboxOptions{MaxInflight: most, Queue: bounds.limits()}, sub)
 	if err != nil {
 		return nil, &localError{"open the queue " + at.deadInbox(), err}
 	}
@@ -74,22 +76,28 @@ func (b *Bridge) openDead(ctx context.Context, most int) (mqtt.Inbox, error) {
 // Requeue puts the dead letters that are there now back into the queue, behind
 // what is in it, and returns how many. It must not be called while it runs: whoever
 // is first gets [mqtt.ErrClosed].
+//
+// What the server refuses anew comes back before its place is free. So that it does not
+// cost another one's, there is twice the room meanwhile.
 func (b *Bridge) Requeue(ctx context.Context) (n int, err error) {
 	left := int(b.local.Backlog(places{b.cfg.Name}.deadInbox()))
 	if left == 0 {
 		return 0, nil
 	}
-	inbox, err := b.openDead(ctx, left)
+	inbox, err := b.openDead(ctx, left, 2)
 	if err != nil {
 		return 0, err
 	}
-	defer inbox.Close()
-	for ; n < left; n++ {
-		if err := b.requeue(ctx, inbox); err != nil {
-			return n, err
+	for n < left && err == nil {
+		if err = b.requeue(ctx, inbox); err == nil {
+			n++
 		}
 	}
-	return n, nil
+	inbox.Close()
+	if errors.Is(err, mqtt.ErrClosed) { // somebody else has it now
+		return n, err
+	}
+	return n, errors.Join(err, b.declareDead(context.WithoutCancel(ctx)))
 }
 
 // requeue puts the next dead letter back.

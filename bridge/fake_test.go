@@ -29,6 +29,7 @@ type fakeLocal struct {
 	drained   chan struct{} // closed when all of queue is acknowledged
 	inbox     *fakeInbox    // open now, or nil
 	opens     int
+	bounds    []int64 // max_messages of each opening
 	subs      []mqtt.Subscription
 	states    []string // what the bridge published
 	report    []byte   // what it published last
@@ -157,6 +158,7 @@ func (l *fakeLocal) OpenInbox(_ context.Context, name string, o mqtt.InboxOption
 		l.inbox.closeLocked()
 	}
 	l.opens++
+	l.bounds = append(l.bounds, o.Queue.MaxMessages)
 	l.subs = subs
 	l.inbox = &fakeInbox{
 		local: l, max: o.MaxInflight, lanes: o.LiveFirst, before: len(l.queue), live: len(l.queue), out: make(map[uint64]bool),

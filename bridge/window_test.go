@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -288,6 +289,9 @@ func TestWhatAServerRefusesForGoodIsPutAside(t *testing.T) {
 		allowed = true
 		if n, err := r.Requeue(t.Context()); n != 2 || err != nil {
 			t.Errorf("%d were queued again, %v", n, err)
+		}
+		if b := local.dead.bounds; !slices.Equal(b[len(b)-3:], []int64{10000, 20000, 10000}) {
+			t.Errorf("the dead letters were bounded to %v", b)
 		}
 		<-local.empty()
 		synctest.Wait()
