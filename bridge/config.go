@@ -192,7 +192,7 @@ func (c *Config) checkLogin(p *check.Problems) {
 			p.Add(field.path, "has %d bytes, more than the %d of MQTT", len(field.text), maxString)
 		}
 	}
-	if c.Username == "" && (c.Password != "" || c.PasswordFile != "") {
+	if c.Username == "" && c.Protocol != 5 && (c.Password != "" || c.PasswordFile != "") {
 		p.Add("username", "is missing: MQTT 3.1.1 allows no password without a user name")
 	}
 }

@@ -87,6 +87,18 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestMQTT5TakesAPasswordAlone(t *testing.T) {
+	cfg := testConfig()
+	cfg.Protocol, cfg.Password = 5, "token"
+	cfg.SetDefaults()
+	if p := cfg.Check(); len(p) > 0 {
+		t.Errorf("the problems are %q", p)
+	}
+	if hello := (&paho5Client{cfg.client(nil, "id")}).hello(); hello.UsernameFlag || !hello.PasswordFlag {
+		t.Errorf("CONNECT is %+v", hello)
+	}
+}
+
 func TestServersTakenApart(t *testing.T) {
 	for server, want := range map[string]string{
 		"tcp://broker":             "broker:1883",
