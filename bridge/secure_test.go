@@ -9,8 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"io"
-	"log"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -162,7 +161,7 @@ func serveWeb(t *testing.T) func(net.Conn) {
 			}
 			upstream{t, &webSocketConn{Conn: c, raw: c, ws: ws}}.serve()
 		})
-		server := &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0), ConnState: func(_ net.Conn, s http.ConnState) {
+		server := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0), ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateClosed {
 				end()
 			}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -35,7 +36,10 @@ type strange struct {
 }
 
 func (s *strange) serve(t *testing.T, protocol int) func(net.Conn) {
+	var one sync.Mutex // connection at a time: got is not for two
 	return func(c net.Conn) {
+		one.Lock()
+		defer one.Unlock()
 		defer c.Close()
 		switch {
 		case s.text != "":
@@ -199,7 +203,8 @@ func TestTrialOfAGoodServer(t *testing.T) {
 	bothProtocols(t, func(t *testing.T, protocol int) {
 		synctest.Test(t, func(t *testing.T) {
 			s, trial := &strange{}, trialOf(protocol)
-			trial.dial = piped(t, func(_ int, _ string, u upstream) { s.serve(t, protocol)(u) })
+			serve := s.serve(t, protocol)
+			trial.dial = piped(t, func(_ int, _ string, u upstream) { serve(u) })
 			trial.lookup = func(context.Context, string) ([]string, error) { return []string{"192.0.2.7", "2001:db8::7"}, nil }
 			works, found := try(t, trial, "tcp://one:1883")
 			synctest.Wait()
@@ -262,8 +267,9 @@ func TestTrialsOfBrokenServers(t *testing.T) {
 					}
 					server := c.server
 					trial.lookup = func(context.Context, string) ([]string, error) { return []string{"192.0.2.7"}, c.dns }
+					serve := server.serve(t, protocol)
 					if trial.dial = c.dial; trial.dial == nil {
-						trial.dial = piped(t, func(_ int, _ string, u upstream) { server.serve(t, protocol)(u) })
+						trial.dial = piped(t, func(_ int, _ string, u upstream) { serve(u) })
 					}
 					begin := time.Now()
 					works, found := try(t, trial, "tcp://one:1883")
@@ -354,7 +360,8 @@ func TestTrialOfOneWay(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			for name, want := range map[string]string{"out": "dns tcp connect subscribe echo will", "in": "dns tcp connect subscribe"} {
 				s, trial := &strange{}, trialOf(protocol)
-				trial.dial = piped(t, func(_ int, _ string, u upstream) { s.serve(t, protocol)(u) })
+				serve := s.serve(t, protocol)
+				trial.dial = piped(t, func(_ int, _ string, u upstream) { serve(u) })
 				if name == "out" {
 					trial.Config.In = nil
 				} else {

@@ -35,10 +35,10 @@ func (c *VerifyCmd) define(p *params) {
 // Help is shown by --help.
 func (VerifyCmd) Help() string {
 	return `Subscribes to the server that gateways send to, and reads the numbers that
-"envelope: json" puts around their messages; with -V 5 also those of "properties". Says at once what is missing or came
-twice, and at the end, with -C, -W or ^C, how much of each gateway. Ends with 1 if
-something is missing. With --id the server keeps a session between two calls, so that
-nothing is missed meanwhile. Flags are those of sub.
+"envelope: json" puts around their messages; with -V 5 also those of "properties". Says
+at once what is missing or came twice, and at the end, with -C, -W or ^C, how much of
+each gateway. Ends with 1 if something is missing. With --id the server keeps a session
+between two calls, so that nothing is missed meanwhile. Flags are those of sub.
 
 Example:
 
