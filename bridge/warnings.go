@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"tidegate/internal/check"
+	"tidegate/internal/units"
 )
 
 // Warnings returns what the rules of all bridges of a gateway, whose
@@ -22,6 +23,9 @@ func Warnings(bridges []Config, listens []string) check.Problems {
 		warnOwn(&p, at, c, listens)
 		warnEcho(&p, at, c)
 		warnTwice(&p, at, c)
+		if c.CatchUp.Order == liveFirst && c.CatchUp.Rate != (units.Rate{}) && c.MaxInflight < leastLanes {
+			p.Add(at+".max_inflight", "%d is so few that live messages wait while the rate holds back the backlog: live_first needs %d or more", c.MaxInflight, leastLanes)
+		}
 		for j := range bridges {
 			if i == j || !shareServer(c, &bridges[j]) {
 				continue
@@ -34,6 +38,10 @@ func Warnings(bridges []Config, listens []string) check.Problems {
 	}
 	return p
 }
+
+// leastLanes is how many places the window must have for a live message to get one: two go
+// to messages of the backlog that wait for the rate.
+const leastLanes = 3
 
 // lane is one filter of a rule.
 type lane struct {
