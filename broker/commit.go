@@ -190,7 +190,8 @@ func (c *committer) commitGroup(t *turn, w without) (some bool, err error) {
 	g.losses = c.losses.take() // after the positions, which have settled them
 	g.marks, g.batch.Marks = g.batch.Marks, slices.Concat(g.batch.Marks, g.losses)
 	err = c.save(&g.batch)
-	c.flash.spend(c.now(), c.store.Written())
+	t.begin() // what is sent now is not as old as the commit
+	c.flash.spend(t.now, c.store.Written())
 	if err != nil {
 		c.putBack(t, g)
 		return some, err

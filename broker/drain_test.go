@@ -89,6 +89,30 @@ func BenchmarkDrain(b *testing.B) {
 	}
 }
 
+// BenchmarkDrainOverALink drains the queue of an inbox from the disk over links of two
+// lengths, and says how often and how much it writes for that.
+func BenchmarkDrainOverALink(b *testing.B) {
+	for _, trip := range []time.Duration{0, 20 * time.Millisecond} {
+		for _, liveFirst := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%v/live first %v", trip, liveFirst), func(b *testing.B) {
+				d := queued(b, b.N)
+				in := openDrain(b, d, liveFirst)
+				b.Cleanup(in.Close)
+				st, n := d.commit.store, float64(b.N)
+				commits, written := st.Stats().Commits, st.Written()
+				b.ResetTimer()
+				before := processorTime(b)
+				link{trip: trip}.drain(context.Background(), in, in.Recv, b.N, nil)
+				b.StopTimer()
+				b.ReportMetric(float64(processorTime(b)-before)/n, "cpu-ns/op")
+				b.ReportMetric(n/b.Elapsed().Seconds(), "msg/s")
+				b.ReportMetric(n/float64(st.Stats().Commits-commits), "msg/commit")
+				b.ReportMetric(float64(st.Written()-written)/n, "written-B/op")
+			})
+		}
+	}
+}
+
 // processorTime is what this process has used up.
 func processorTime(b *testing.B) time.Duration {
 	var u syscall.Rusage

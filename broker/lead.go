@@ -17,15 +17,18 @@ const tardy = int64(time.Millisecond)
 // It is half of commit_interval at most: on a disk that takes longer commits would
 // only get smaller.
 type lead struct {
-	most int64
-	span atomic.Int64 // nanoseconds
+	most  int64
+	span  atomic.Int64 // nanoseconds
+	takes atomic.Int64 // what commits took lately, of all lengths, in nanoseconds
 
 	mean, spread int64 // only whoever commits uses them
 }
 
 // note notes what a commit took.
 func (l *lead) note(took int64) {
-	took = min(max(took, 0), 2*l.most)
+	took = max(took, 0)
+	l.takes.Add((took - l.takes.Load()) / 8)
+	took = min(took, 2*l.most)
 	if l.mean == 0 {
 		l.mean = took // the first one
 	}

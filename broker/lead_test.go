@@ -21,6 +21,13 @@ func slowBed(t *testing.T) (d *bed, took *time.Duration) {
 		t.Fatal(err)
 	}
 	in.Close()
+	d.slow(took)
+	return d, took
+}
+
+// slow makes a commit of the broker, which was just started, take as long as is stored in
+// took.
+func (d *bed) slow(took *time.Duration) {
 	time.Sleep(3 * time.Second) // nothing is left to commit
 	synctest.Wait()
 	save := d.b.commit.save
@@ -28,7 +35,6 @@ func slowBed(t *testing.T) (d *bed, took *time.Duration) {
 		time.Sleep(*took)
 		return save(b)
 	}
-	return d, took
 }
 
 // wait publishes one message and returns how long its acknowledgement took.

@@ -143,9 +143,10 @@ func (s *session) pumpLanes(t *turn) {
 }
 
 // lags reports whether the disk is so far behind with what is acknowledged that the
-// backlog has to wait for it. Hardly any live message has to be noted there, so that
-// an eighth of a window is enough for them to go on. The caller holds mu.
-func (s *session) lags() bool { return s.under()+s.unsaved >= 2*s.limit-s.limit/8 }
+// backlog has to wait for it. Hardly any live message has to be noted there, so that a
+// place for eight of the backlog's which wait for the disk is enough for them to go on.
+// The caller holds mu.
+func (s *session) lags() bool { return s.under()+s.unsaved+s.unsaved/8 >= s.limit }
 
 // done notes that all that s was owed behind from and up to seq is acknowledged.
 // It is appended to a range that ends or begins there; a range of its own is only

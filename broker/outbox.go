@@ -164,26 +164,6 @@ func (s *session) pump(t *turn) {
 	s.readOn(t)
 }
 
-// hasPlace reports whether one more message may be under way. Acknowledgements that
-// are not on disk count, since a crash makes those messages come again: against the
-// window of a client, and against a second one of an inbox, which is as fast as a link
-// with a long round-trip time then. The caller holds mu.
-func (s *session) hasPlace() bool {
-	under := s.under()
-	if s.inbox {
-		return under < s.limit && under+s.unsaved < 2*s.limit
-	}
-	return under+s.unsaved < s.limit
-}
-
-// under returns how many messages are under way. The caller holds mu.
-func (s *session) under() int {
-	if s.live != nil {
-		return s.window.len() + s.live.window.len()
-	}
-	return s.window.len()
-}
-
 // readOn has more read from the journal if ram runs dry. The caller holds mu.
 func (s *session) readOn(t *turn) {
 	if s.link != nil && s.runsDry() {
@@ -389,8 +369,9 @@ func (s *session) pubcomp(t *turn, id uint16) (wrong bool) {
 
 // delivered notes that the message of sl is acknowledged, and sends the next.
 func (s *session) delivered(t *turn, sl slot) {
+	took := max(t.now-sl.sentAt, 0)
+	s.trip += (took - s.trip) / 8
 	if s.live == nil || sl.live { // a backlog may keep to a rate
-		took := max(t.now-sl.sentAt, 0)
 		s.pace += (took - s.pace) / 8
 	}
 	s.settled(t, &sl.claim)

@@ -27,9 +27,8 @@ func (s *session) unread() uint64 {
 	return s.tail
 }
 
-// ackedOnDisk notes an acknowledgement that the store has to know of. What a
-// crash makes the gateway send again is bounded: half a window of them are
-// written at once, fewer within a second.
+// ackedOnDisk notes an acknowledgement that the store has to know of, within a second
+// or when the consumer waits for that.
 func (s *session) ackedOnDisk(t *turn, c *claim) {
 	s.b.commit.unstore(s, 1, int64(c.cost))
 	cursor := s.cursor()
@@ -42,12 +41,10 @@ func (s *session) ackedOnDisk(t *turn, c *claim) {
 		s.done(c.seq-1, c.seq, true)
 	}
 	s.unsaved++
-	due := t.now + lazy
-	if s.unsaved-s.saving >= (s.limit+1)/2 {
-		due = t.now
-		s.b.commit.hurry()
+	s.b.commit.moved(s, t.now+lazy, nil)
+	if s.runsShort() {
+		s.saveInTime(t)
 	}
-	s.b.commit.moved(s, due, nil)
 }
 
 func (s *session) isBeyond(seq uint64) bool {
@@ -80,16 +77,6 @@ func (s *session) note(cursor uint64, bytes int64) []byte {
 	}
 	n := note{lastID: s.lastID, sent: s.sent, bytes: bytes, cuts: s.cuts, beyond: s.beyond}
 	return n.append(nil, cursor)
-}
-
-// saved notes that what position said last is on disk.
-func (s *session) saved(t *turn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unsaved -= s.saving
-	s.saving = 0
-	s.cut = s.cutting
-	s.pump(t)
 }
 
 // restore takes over what the store knows of the session when the gateway

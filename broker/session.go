@@ -70,12 +70,14 @@ type session struct {
 	sent     uint64  // the newest that was sent over any connection
 	lastID   uint16
 	mixed    bool  // packet identifiers in the window are not in order
-	pace     int64 // smoothed time between sending and acknowledgement, in nanoseconds
+	pace     int64 // smoothed time between sending and acknowledgement, in nanoseconds; with lanes of live messages only
+	trip     int64 // likewise, of all messages
 
 	// position.go: what the store knows of it.
 	beyond   []acked           // behind the cursor
 	unsaved  int               // acknowledgements that are not on disk
 	saving   int               // those of them in the commit under way
+	before   uint64            // the newest that was under way when the last commit had ended; 0: nothing was
 	cuts     cuts              // what of the journal is not owed any more
 	cutting  cuts              // of the commit under way
 	cut      cuts              // as the store knows them

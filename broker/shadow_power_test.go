@@ -222,10 +222,7 @@ func (o *ower) losesOld(d *debt) bool {
 // mayComeBack is how many acknowledged messages a power cut may make come again.
 func (o *ower) mayComeBack() int {
 	most := o.x.d.cfg.Limits.MaxInflight
-	switch {
-	case o.inbox:
-		return 2 * most
-	case o == o.x.pool:
+	if o == o.x.pool {
 		return 3 * most // there are so many members
 	}
 	return most

@@ -80,6 +80,15 @@ func (w *window) rec(id uint16) *slot {
 	return s
 }
 
+// newest returns the place in the journal of what was sent last; 0: nothing is under
+// way.
+func (w *window) newest() uint64 {
+	if n := w.slots.len(); n > 0 {
+		return w.slots.at(n - 1).seq
+	}
+	return 0
+}
+
 // oldest returns the lowest place in the journal of what is under way.
 func (w *window) oldest() (seq uint64, ok bool) {
 	for i := range w.slots.len() {

@@ -1,0 +1,87 @@
+package broker
+
+import "time"
+
+// What a consumer has acknowledged and the disk does not have, a crash makes the
+// gateway send again, as it does with what is under way. So both together are no more
+// than the window, and a position has to get to the disk in time, or the consumer
+// stands still. Each time costs processor time and a page, so it is not done sooner
+// than it must be.
+
+// hasPlace reports whether one more message may be under way. The caller holds mu.
+func (s *session) hasPlace() bool { return s.under()+s.unsaved < s.limit }
+
+// under returns how many messages are under way. The caller holds mu.
+func (s *session) under() int {
+	if s.live != nil {
+		return s.window.len() + s.live.window.len()
+	}
+	return s.window.len()
+}
+
+// runsShort reports whether less than a quarter of the window is left to the consumer:
+// free, or handed over and not looked at yet. The caller holds mu.
+func (s *session) runsShort() bool {
+	if s.link == nil {
+		return false
+	}
+	return s.under()-s.link.unread()+s.unsaved >= s.limit-s.limit/4
+}
+
+// saveInTime has the position written before the consumer, which runs short, stands
+// still for want of it: at once if that is worth it, or when there is nothing more to
+// wait for. The caller holds mu.
+func (s *session) saveInTime(t *turn) {
+	fresh, takes := s.unsaved-s.saving, s.b.commit.lead.takes.Load()+effort
+	switch {
+	case fresh == 0:
+		return
+	case fresh >= s.worth(takes) || s.saving == 0 && s.isPause() && fresh >= s.limit/8:
+		s.b.commit.moved(s, t.now, nil)
+	case s.saving == 0: // else it is looked at when the commit ends
+		s.b.commit.moved(s, t.now+s.trip+takes, nil)
+	default:
+		return
+	}
+	s.b.commit.hurry()
+}
+
+// effort is what a commit costs beside the time that it takes.
+const effort = int64(time.Millisecond / 2)
+
+// worth is how many acknowledgements are worth a commit that takes so long: as many as
+// come meanwhile, of a whole window in a round trip. In parts that make up a window, as
+// what a commit frees goes out together and is acknowledged together. The caller holds
+// mu.
+func (s *session) worth(takes int64) int {
+	switch {
+	case 4*takes <= s.trip:
+		return max(1, s.limit/4)
+	case takes <= s.trip:
+		return max(1, s.limit/2)
+	default: // what a commit frees is acknowledged before the next one ends
+		return s.limit
+	}
+}
+
+// isPause reports whether the next acknowledgement is a round trip away, because all
+// that was under way when the last commit ended is acknowledged. The caller holds mu.
+func (s *session) isPause() bool {
+	oldest, some := s.window.oldest()
+	return !some || s.before > 0 && oldest > s.before
+}
+
+// saved notes that what position said last is on disk.
+func (s *session) saved(t *turn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	short := s.runsShort()
+	s.unsaved -= s.saving
+	s.saving = 0
+	s.cut = s.cutting
+	s.before = s.window.newest()
+	s.pump(t)
+	if short {
+		s.saveInTime(t)
+	}
+}
