@@ -433,9 +433,6 @@ func (c *conn) release(id uint16) (flush bool) {
 
 func (c *conn) full(limit int) bool { return c.out.full(limit) }
 
-// unread is for consumers that fetch.
-func (c *conn) unread() int { return 0 }
-
 func (c *conn) flush(t *turn) {
 	if c.out.flush() && c.s != nil {
 		t.pump = append(t.pump, c.s)

@@ -28,7 +28,6 @@ func (k *sink) deliver(it item, _ int64, dup bool) bool {
 }
 func (k *sink) release(uint16) bool { return false }
 func (k *sink) full(int) bool       { return false }
-func (k *sink) unread() int         { return 0 }
 func (k *sink) end(error)           {}
 func (k *sink) flush(t *turn) {
 	for len(k.ids) > 0 {

@@ -102,7 +102,7 @@ func BenchmarkDrainOverALink(b *testing.B) {
 				commits, written := st.Stats().Commits, st.Written()
 				b.ResetTimer()
 				before := processorTime(b)
-				link{trip: trip}.drain(context.Background(), in, in.Recv, b.N, nil)
+				link{trip, 20 * time.Microsecond}.drain(context.Background(), in, in.Recv, b.N, nil)
 				b.StopTimer()
 				b.ReportMetric(float64(processorTime(b)-before)/n, "cpu-ns/op")
 				b.ReportMetric(n/b.Elapsed().Seconds(), "msg/s")

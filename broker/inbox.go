@@ -237,13 +237,6 @@ func (in *inbox) release(uint16) bool { return false }
 
 func (in *inbox) full(int) bool { return false }
 
-// unread counts what is at QoS 0 as well: then a position is saved later, never too late.
-func (in *inbox) unread() int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.box.ready.len() + in.live.ready.len()
-}
-
 // flush wakes whoever waits for what was delivered, and nobody who waits for the other
 // kind.
 func (in *inbox) flush(*turn) {

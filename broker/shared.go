@@ -335,7 +335,6 @@ func (g *share) takes(int) bool                 { return true }
 func (g *share) deliver(item, int64, bool) bool { return false }
 func (g *share) release(uint16) bool            { return false }
 func (g *share) full(int) bool                  { return false }
-func (g *share) unread() int                    { return 0 }
 func (g *share) flush(*turn)                    {}
 
 // end makes all members go.

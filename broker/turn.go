@@ -37,9 +37,6 @@ type consumer interface {
 	// session when that has changed.
 	full(limit int) bool
 
-	// unread returns how many messages at QoS 1 and 2 were delivered and not fetched.
-	unread() int
-
 	// flush does what deliver has left to do, without blocking.
 	flush(t *turn)
 

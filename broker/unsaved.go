@@ -19,13 +19,10 @@ func (s *session) under() int {
 	return s.window.len()
 }
 
-// runsShort reports whether less than a quarter of the window is left to the consumer:
-// free, or handed over and not looked at yet. The caller holds mu.
+// runsShort reports whether less than a quarter of the window is free. The caller holds
+// mu.
 func (s *session) runsShort() bool {
-	if s.link == nil {
-		return false
-	}
-	return s.under()-s.link.unread()+s.unsaved >= s.limit-s.limit/4
+	return s.link != nil && s.under()+s.unsaved >= s.limit-s.limit/4
 }
 
 // saveInTime has the position written before the consumer, which runs short, stands
@@ -36,7 +33,7 @@ func (s *session) saveInTime(t *turn) {
 	switch {
 	case fresh == 0:
 		return
-	case fresh >= s.worth(takes) || s.saving == 0 && s.isPause() && fresh >= s.limit/8:
+	case fresh >= s.worth(takes) || s.saving == 0 && s.isPause():
 		s.b.commit.moved(s, t.now, nil)
 	case s.saving == 0: // else it is looked at when the commit ends
 		s.b.commit.moved(s, t.now+s.trip+takes, nil)
@@ -75,13 +72,12 @@ func (s *session) isPause() bool {
 func (s *session) saved(t *turn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	short := s.runsShort()
 	s.unsaved -= s.saving
 	s.saving = 0
 	s.cut = s.cutting
 	s.before = s.window.newest()
 	s.pump(t)
-	if short {
+	if s.runsShort() {
 		s.saveInTime(t)
 	}
 }

@@ -98,13 +98,49 @@ func TestAPositionIsWrittenWhenThatIsWorthIt(t *testing.T) {
 	}
 }
 
-// drained drains a queue over the link, with a disk that takes so long for a commit.
-// It returns the messages for each second and for each commit.
-func drained(t *testing.T, live bool, l link, took time.Duration) (rate, batch float64) {
-	const total = 3000
-	d, disk := slowBed(t)
+// A consumer that keeps one message to itself is sent the others no slower for that:
+// the last of the window is never acknowledged then.
+func TestAMessageThatIsKeptHoldsNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const total = 2000
+		d, disk := slowBed(t)
+		in := backlog(t, d, mqtt.InboxOptions{MaxInflight: 100}, total)
+		defer in.Close()
+		*disk = 10 * time.Millisecond
+		if _, err := in.Recv(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		link{each: 20 * time.Microsecond}.drain(t.Context(), in, in.Recv, total-1, nil)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("%d messages took %v, a hundred in 12 ms can go", total, took)
+		}
+	})
+}
+
+// A consumer that takes less than it could is not in need of positions.
+func TestAPositionIsSeldomWrittenForWhoIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const total = 1000
+		d, disk := slowBed(t)
+		in := backlog(t, d, mqtt.InboxOptions{MaxInflight: 100, LiveFirst: true}, total)
+		defer in.Close()
+		*disk = 200 * time.Microsecond
+		commits := d.st.Stats().Commits
+		slowly := func(ctx context.Context) (mqtt.Delivery, error) {
+			time.Sleep(2 * time.Millisecond)
+			return in.Recv(ctx)
+		}
+		link{trip: 20 * time.Millisecond}.drain(t.Context(), in, slowly, total, nil)
+		if n := d.st.Stats().Commits - commits; n > total/50 {
+			t.Errorf("%d commits for %d messages, want at most one for each 50", n, total)
+		}
+	})
+}
+
+// backlog opens an inbox that is owed so many messages, all of them on disk.
+func backlog(t *testing.T, d *bed, o mqtt.InboxOptions, n int) mqtt.Inbox {
 	open := func() mqtt.Inbox {
-		o := mqtt.InboxOptions{MaxInflight: 100, LiveFirst: live}
 		in, err := d.b.OpenInbox(t.Context(), "up", o, mqtt.Subscription{Filter: "a/#", QoS: mqtt.AtLeastOnce})
 		if err != nil {
 			t.Fatal(err)
@@ -112,11 +148,19 @@ func drained(t *testing.T, live bool, l link, took time.Duration) (rate, batch f
 		return in
 	}
 	open().Close()
-	number(t, d, 0, total)
+	number(t, d, 0, n)
 	time.Sleep(3 * time.Second) // nothing is left to commit
-	*disk = took
-	in := open()
+	return open()
+}
+
+// drained drains a queue over the link, with a disk that takes so long for a commit.
+// It returns the messages for each second and for each commit.
+func drained(t *testing.T, live bool, l link, took time.Duration) (rate, batch float64) {
+	const total = 3000
+	d, disk := slowBed(t)
+	in := backlog(t, d, mqtt.InboxOptions{MaxInflight: 100, LiveFirst: live}, total)
 	defer in.Close()
+	*disk = took
 	commits, began := d.st.Stats().Commits, time.Now()
 	l.drain(t.Context(), in, in.Recv, total, nil)
 	ended := time.Now()
