@@ -179,7 +179,6 @@ func (s *sweep) flap() {
 		s.kills["upstream"]++
 	}
 	s.network.SetMode(mode)
-	s.uplinks++
 }
 
 // start starts the gateway and lets the publishers send messages, in all so many
@@ -215,6 +214,7 @@ func (s *sweep) killInFlow(t *testing.T) {
 	s.senders.look(func() { at = s.senders.acked + 1 + int(chance*float64(s.senders.allowed-s.senders.acked)/2) })
 	s.senders.awaitAcked(t, at)
 	s.flap()
+	s.uplinks++
 	s.after(s.rng.IntN(3000))
 	s.kill("flow")
 }
@@ -282,6 +282,7 @@ func isRewrite(tmp string) bool {
 func (s *sweep) killAfterFreeze(t *testing.T) {
 	s.network.SetMode(proxy.Pass)
 	s.start(t, 300)
+	s.uplinks++
 	s.after(s.rng.IntN(100_000))
 	_ = s.g.process.cmd.Process.Signal(syscall.SIGSTOP)
 	s.after(1_050_000 + s.rng.IntN(100_000))
