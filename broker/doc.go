@@ -21,7 +21,7 @@
 //	subscribe.go  SUBSCRIBE; client5.go has what is special with MQTT 5
 //	router.go     who gets it (trie.go), retained messages (retained.go)
 //	record.go     the promise; committer.go and commit.go keep it
-//	outbox.go     what a session is owed, the journal's part in position.go and page.go
+//	outbox.go     what a session is owed, the journal's part in position.go and page.go; unsaved.go, when a position is written
 //	live.go       its second way out, past the backlog
 //	shared.go     shared subscriptions; lend.go passes their messages to members
 //	trim.go       what is over its bounds, and age.go, what is too old, goes (cuts.go, thin.go); refuse.go, who has to wait

@@ -379,7 +379,7 @@ func TestShareIsOwedWhatIsPublishedAfterAPowerCut(t *testing.T) {
 	pub.publish("a", "4", 1, 5, false)
 	m.ack(packet.TypePuback, m.wantPublish("a", "4", 1).ID)
 	pub.wantAck(packet.TypePuback, 5)
-	for _, id := range on { // half a window: the position is written
+	for _, id := range on { // a quarter of the window is left: the position is written
 		m.ack(packet.TypePuback, id)
 	}
 	d.waitFor("the position", func() bool {

@@ -19,8 +19,8 @@ func (s *session) under() int {
 	return s.window.len()
 }
 
-// runsShort reports whether less than a quarter of the window is free. The caller holds
-// mu.
+// runsShort reports whether no more than a quarter of the window is free. The caller
+// holds mu.
 func (s *session) runsShort() bool {
 	return s.link != nil && s.under()+s.unsaved >= s.limit-s.limit/4
 }
@@ -53,7 +53,7 @@ const effort = int64(time.Millisecond / 2)
 func (s *session) worth(takes int64) int {
 	switch {
 	case 4*takes <= s.trip:
-		return max(1, s.limit/4)
+		return max(1, s.limit/10)
 	case takes <= s.trip:
 		return max(1, s.limit/2)
 	default: // what a commit frees is acknowledged before the next one ends

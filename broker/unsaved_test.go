@@ -74,15 +74,17 @@ func TestAPositionIsWrittenWhenThatIsWorthIt(t *testing.T) {
 		took        time.Duration // a commit
 		rate, batch float64       // at least, with a window of 100
 	}{
-		{link{0, 20 * us}, 200 * us, 49_000, 45},      // as fast as the server
-		{link{20 * ms, 20 * us}, 200 * us, 4700, 24},  // 5,000 with positions that cost no time
-		{link{20 * ms, 150 * us}, 200 * us, 4000, 24}, // acknowledgements do not come together
-		{link{200 * ms, 20 * us}, 10 * ms, 450, 24},   //
-		{link{20 * ms, 20 * us}, 10 * ms, 3000, 45},   // 3,333 if all of a window is acknowledged at once
-		{link{20 * ms, 150 * us}, 10 * ms, 2500, 45},  //
-		{link{0, 20 * us}, 10 * ms, 8000, 90},         // likewise 10,000
-		{link{20 * ms, 20 * us}, 30 * ms, 1600, 80},   // likewise 2,000
-		{link{0, us}, 30 * ms, 3000, 90},              // likewise 3,333
+		{link{0, 20 * us}, 200 * us, 49_000, 45},     // as fast as the server
+		{link{20 * ms, 20 * us}, 200 * us, 4800, 9},  // 5,000 with positions that cost no time
+		{link{20 * ms, 150 * us}, 200 * us, 4400, 9}, // acknowledgements do not come together
+		{link{200 * ms, 20 * us}, 10 * ms, 450, 11},  //
+		{link{20 * ms, 20 * us}, 10 * ms, 3000, 45},  // 3,333 if all of a window is acknowledged at once
+		{link{20 * ms, 150 * us}, 10 * ms, 2500, 45}, //
+		{link{0, 20 * us}, 10 * ms, 8000, 90},        // likewise 10,000
+		{link{20 * ms, 20 * us}, 30 * ms, 1600, 80},  // likewise 2,000
+		{link{0, us}, 30 * ms, 3000, 90},             // likewise 3,333
+		{link{20 * ms, 150 * us}, 2 * ms, 4000, 9},   // many parts, one commit after the other
+		{link{20 * ms, 20 * us}, 2 * ms, 4000, 9},    //
 	} {
 		for _, live := range []bool{false, true} {
 			t.Run(fmt.Sprintf("live first %v, round trip %v, %v a message, %v a commit", live, c.trip, c.each, c.took), func(t *testing.T) {

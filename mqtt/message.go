@@ -122,9 +122,9 @@ type Delivery struct {
 
 // InboxOptions are the limits of an inbox.
 type InboxOptions struct {
-	// MaxInflight is how many deliveries may be handed out and not be
-	// acknowledged. At most as many again may be acknowledged and that not be on
-	// disk, so that a crash makes them come again. 0 means 100.
+	// MaxInflight is how many deliveries may be handed out whose acknowledgement
+	// has not come or is not on disk: so many a crash makes come again, at most.
+	// 0 means 100.
 	MaxInflight int
 
 	Queue QueueLimits // of what it is owed
