@@ -46,10 +46,10 @@ func (s *session) saveInTime(t *turn) {
 // effort is what a commit costs beside the time that it takes.
 const effort = int64(time.Millisecond / 2)
 
-// worth is how many acknowledgements are worth a commit that takes so long: as many as
-// come meanwhile, of a whole window in a round trip. In parts that make up a window, as
-// what a commit frees goes out together and is acknowledged together. The caller holds
-// mu.
+// worth is how many acknowledgements are worth a commit that takes so long. While they
+// gather, the window is narrower by them; if a commit takes long, those that come
+// meanwhile wait for the next one. In parts that make up a window, as what a commit frees
+// goes out together and is acknowledged together. The caller holds mu.
 func (s *session) worth(takes int64) int {
 	switch {
 	case 4*takes <= s.trip:
