@@ -29,7 +29,7 @@ func (s *session) runsShort() bool {
 // still for want of it: at once if that is worth it, or when there is nothing more to
 // wait for. The caller holds mu.
 func (s *session) saveInTime(t *turn) {
-	fresh, takes := s.unsaved-s.saving, s.b.commit.lead.takes.Load()+effort
+	fresh, takes := s.unsaved-s.saving, s.b.commit.lead.takes.Load()
 	switch {
 	case fresh == 0:
 		return
@@ -43,7 +43,8 @@ func (s *session) saveInTime(t *turn) {
 	s.b.commit.hurry()
 }
 
-// effort is what a commit costs beside the time that it takes.
+// effort is what a commit costs beside the time that it takes: many small ones keep the
+// processor from the messages.
 const effort = int64(time.Millisecond / 2)
 
 // worth is how many acknowledgements are worth a commit that takes so long. While they
@@ -52,7 +53,7 @@ const effort = int64(time.Millisecond / 2)
 // goes out together and is acknowledged together. The caller holds mu.
 func (s *session) worth(takes int64) int {
 	switch {
-	case 4*takes <= s.trip:
+	case 4*(takes+effort) <= s.trip:
 		return max(1, s.limit/10)
 	case takes <= s.trip:
 		return max(1, s.limit/2)
