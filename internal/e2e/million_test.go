@@ -41,8 +41,8 @@ func TestAMillionQueued(t *testing.T) {
 	t.Log("| protocol, order, round trip, window | messages | msg/s | window / round trip measured | another client before, after | µs of the gateway, of mosquitto | RssAnon | live p99 quiet, draining | local |")
 	for _, protocol := range []int{4, 5} {
 		for _, order := range []string{"in_order", "live_first"} {
-			for _, path := range []struct{ rtt, window int }{{0, 100}, {20, 250}, {200, 1000}} {
-				t.Run(fmt.Sprintf("protocol %d %s %d ms", protocol, order, path.rtt), func(t *testing.T) {
+			for _, path := range []struct{ rtt, window int }{{0, 100}, {0, 250}, {20, 250}, {200, 1000}} {
+				t.Run(fmt.Sprintf("protocol %d %s %d ms %d", protocol, order, path.rtt, path.window), func(t *testing.T) {
 					newYard(t, protocol, order, time.Duration(path.rtt)*time.Millisecond, path.window).drain(*queued)
 				})
 			}
