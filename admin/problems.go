@@ -24,6 +24,11 @@ func problems(st *Status, unready error) []string {
 			add("bridge %s: messages dropped since the start because they cannot be carried: %d; check strip and prefix of its rules", b.Name, b.Refused)
 		}
 	}
+	for _, q := range st.Sessions {
+		if q.Unclaimed {
+			add("queue %s: no bridge of this name is configured, messages kept: %d; give a bridge the name again, or keep a copy (queue export) and remove it (queue purge)", q.ID, q.Queued)
+		}
+	}
 	for i := range st.Adapters {
 		if a := &st.Adapters[i]; !a.Online() {
 			add("adapter %s: %s for %s%s", a.Name, a.State, a.StateAgeSeconds, because(a.LastError))

@@ -235,6 +235,11 @@ func TestProblems(t *testing.T) {
 		{"messages that no rule can carry", func(s *Status) { s.Bridges[0].Refused = 3 }, nil, []string{
 			"bridge cloud: messages dropped since the start because they cannot be carried: 3; check strip and prefix of its rules",
 		}},
+		{"a queue that nobody takes", func(s *Status) {
+			s.Sessions = []broker.SessionStatus{{ID: "bridge/cloud", Inbox: true, Queued: 9}, {ID: "bridge/old", Inbox: true, Unclaimed: true, Queued: 3}}
+		}, nil, []string{
+			"queue bridge/old: no bridge of this name is configured, messages kept: 3; give a bridge the name again, or keep a copy (queue export) and remove it (queue purge)",
+		}},
 		{"damage stays", func(s *Status) { s.Store.CorruptRows = 2 }, nil, []string{
 			"store: damage found since the start (files set aside: 0, files missing: 0, messages lost: 0, rows lost: 2): see the log, replace the card",
 		}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +60,15 @@ func (p places) inbox() string     { return "bridge/" + p.name }
 func (p places) deadInbox() string { return "bridge/" + p.name + "/dead" }
 func (p places) dead() string      { return "$bridge/" + p.name + "/dead/" }
 func (p places) again() string     { return "$bridge/" + p.name + "/again/" }
+
+// Abandoned reports whether the inbox called name is that of a bridge, or of its dead
+// letters, and of none of bridges.
+func Abandoned(name string, bridges ...*Bridge) bool {
+	return strings.HasPrefix(name, "bridge/") && !slices.ContainsFunc(bridges, func(b *Bridge) bool {
+		at := places{b.cfg.Name}
+		return name == at.inbox() || name == at.deadInbox()
+	})
+}
 
 // openDead opens the inbox of the dead letters, for so many under way and as many times
 // the bounds of the configuration.

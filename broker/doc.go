@@ -27,7 +27,7 @@
 //	trim.go       what is over its bounds, and age.go, what is too old, goes (cuts.go, thin.go); refuse.go, who has to wait
 //	loss.go       what it was owed and does not get
 //	window.go     what was sent and not yet acknowledged
-//	output.go     bytes to the socket; inbox.go for consumers in the process (names.go, their topics), inbox_once.go for what they publish at QoS 2
+//	output.go     bytes to the socket; inbox.go for consumers in the process (names.go, their topics), inbox_once.go for what they publish at QoS 2, unclaimed.go for those that nobody opens any more
 //	budget.go     what all clients take of the memory (holding.go), and who has to go
 //	refused.go    the causes for which something is refused; reasons.go, what a client of MQTT 5 is told
 //

@@ -56,6 +56,7 @@ func (b *Broker) Purge(ctx context.Context, name string) (done Purged, err error
 	}
 	err = s.saveNow(t)
 	done.Left = s.owed.Load()
+	b.removeUnclaimed(t, s)
 	return done, err
 }
 

@@ -19,11 +19,12 @@ type QueueStatus struct {
 	Name      string        `json:"name"` // client id, name of an inbox, or filter of a shared subscription
 	Kind      string        `json:"kind"` // client, share, or of an inbox the first level of its name: bridge
 	Connected bool          `json:"connected"`
-	Messages  int64         `json:"messages"`   // not acknowledged
-	OnDisk    uint64        `json:"on_disk"`    // those of them that are written
-	DiskBytes int64         `json:"disk_bytes"` // that all of them take on the disk, about
-	Oldest    time.Duration `json:"-"`          // how long ago the first of them was published; -1: not known, or there is none
-	Losses    []Loss        `json:"losses"`     // rows of the ledger
+	Unclaimed bool          `json:"unclaimed,omitempty"` // of a bridge that is not configured any more: it collects nothing
+	Messages  int64         `json:"messages"`            // not acknowledged
+	OnDisk    uint64        `json:"on_disk"`             // those of them that are written
+	DiskBytes int64         `json:"disk_bytes"`          // that all of them take on the disk, about
+	Oldest    time.Duration `json:"-"`                   // how long ago the first of them was published; -1: not known, or there is none
+	Losses    []Loss        `json:"losses"`              // rows of the ledger
 }
 
 // Lost is how many messages the queue has lost.
@@ -51,7 +52,7 @@ func (b *Broker) Queues() []QueueStatus {
 	for _, s := range sessions {
 		st := s.status()
 		list = append(list, QueueStatus{
-			ID: s.queue, Name: st.ID, Kind: s.kind(), Connected: st.Connected, Messages: st.Queued,
+			ID: s.queue, Name: st.ID, Kind: s.kind(), Connected: st.Connected, Unclaimed: st.Unclaimed, Messages: st.Queued,
 			OnDisk: st.OnDisk, DiskBytes: st.QueuedBytes, Oldest: s.oldest(), Losses: lost[st.ID],
 		})
 	}

@@ -26,6 +26,8 @@ type session struct {
 	inbox bool   // its consumer is inside the process
 	queue uint32 // number in the store; 0: the session ends with its connection
 
+	unclaimed bool // of an inbox: nobody opens it any more; written with Broker.mu and mu held, read with either
+
 	// guarded by Broker.mu
 	user      *conn        // who has it, from CONNECT to the end
 	will      *packet.Will // of the last connection, held back; nil: none

@@ -107,10 +107,12 @@ func (b *Broker) openInbox(name string) *session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := inboxKey(name)
-	if s := b.sessions[key]; s != nil {
-		return s
+	s := b.sessions[key]
+	if s == nil {
+		return b.newSession(key, true)
 	}
-	return b.newSession(key, true)
+	s.claim(true)
+	return s
 }
 
 // newSession makes a session. The caller holds mu.
@@ -291,7 +293,7 @@ func (b *Broker) restoreSession(key string, row []byte) error {
 	if err != nil {
 		return err
 	}
-	s.subs = subs
+	s.subs, s.unclaimed = subs, s.inbox && len(subs) == 0
 	for _, sub := range subs {
 		s.identified = s.identified || sub.ID != 0
 	}

@@ -62,8 +62,9 @@ type Status struct {
 // SessionStatus is a snapshot of one durable or connected session, or of the
 // queue of a shared subscription.
 type SessionStatus struct {
-	ID            string `json:"id"`    // of a shared subscription: its filter
-	Inbox         bool   `json:"inbox"` // a bridge's, inside the gateway
+	ID            string `json:"id"`                  // of a shared subscription: its filter
+	Inbox         bool   `json:"inbox"`               // a bridge's, inside the gateway
+	Unclaimed     bool   `json:"unclaimed,omitempty"` // ... that is not configured any more: it collects nothing
 	Connected     bool   `json:"connected"`
 	Durable       bool   `json:"durable"`
 	Subscriptions int    `json:"subscriptions"`
@@ -171,7 +172,7 @@ func (s *session) status() SessionStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := SessionStatus{
-		ID: strings.TrimPrefix(s.id, "\x00"), Inbox: s.inbox, Connected: s.link != nil, Durable: s.durable(),
+		ID: strings.TrimPrefix(s.id, "\x00"), Inbox: s.inbox, Unclaimed: s.unclaimed, Connected: s.link != nil, Durable: s.durable(),
 		Subscriptions: len(s.subs), Shared: len(s.shares), Dropped: s.dropped.Load(), QueuedBytes: s.bytes, Refuses: s.refuses.Load(),
 	}
 	if s.share != nil {

@@ -88,6 +88,7 @@ func (g *gateway) make() (err error) {
 		g.bridges = append(g.bridges, b)
 	}
 	bridge.Join(circle, g.bridges...)
+	g.unclaim()
 	for _, c := range g.cfg.Adapters {
 		a, err := c.Open(g.log.With("adapter", c.Common().Name))
 		if err != nil {
@@ -105,6 +106,15 @@ func (g *gateway) make() (err error) {
 	g.admin = admin.New(g.cfg.Admin.Listen, src, g.log)
 	g.control = admin.NewControl(g.cfg.Gateway.DataDir, src, g.log)
 	return nil
+}
+
+// unclaim has the queues of bridges that are not configured any more collect nothing
+// more. What they have stays: it may be a mistake.
+func (g *gateway) unclaim() {
+	for _, q := range g.broker.Unclaim(func(name string) bool { return bridge.Abandoned(name, g.bridges...) }) {
+		g.log.Warn("no bridge of this name is configured; its queue collects nothing more and keeps what it has, until a bridge has the name again or queue purge removes it; queue export copies it",
+			"queue", q.ID, "messages", q.Queued)
+	}
 }
 
 func (g *gateway) close() error { return g.store.Close() }

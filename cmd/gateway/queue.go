@@ -40,8 +40,9 @@ func (c *QueueListCmd) define(p *params) {
 func (QueueListCmd) Help() string {
 	return `Shows the queues of all durable sessions, the longest first: those of clients and of
 bridges (bridge/NAME, and bridge/NAME/dead for what the server refuses), and shared
-subscriptions. "On disk" is about what the messages take there, "oldest" how long ago the
-first one was published, "lost" what the loss ledger has.
+subscriptions. "Unclaimed" is what a bridge has left behind that is not configured any more:
+it collects nothing. "On disk" is about what the messages take there, "oldest" how long ago
+the first one was published, "lost" what the loss ledger has.
 
 Example:
 

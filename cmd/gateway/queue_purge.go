@@ -36,8 +36,8 @@ func (c *QueuePurgeCmd) define(p *params) {
 func (QueuePurgeCmd) Help() string {
 	return `Drops the messages that a queue holds at the moment. They are lost to this queue only, and
 stand in the loss ledger with the reason "purged". What was sent to a consumer that is
-connected stays until it acknowledges it. Session and subscriptions stay. "tidegate queue
-export" first keeps a copy.
+connected stays until it acknowledges it. Session and subscriptions stay; only what is
+unclaimed goes altogether. "tidegate queue export" first keeps a copy.
 
 Examples:
 

@@ -21,20 +21,26 @@ func queuesText(list []admin.Queue) string {
 	var losses []broker.Loss
 	for i := range list {
 		q := &list[i]
-		state := "absent"
-		if q.Connected {
-			state = "connected"
-		}
 		oldest := "-"
 		if q.OldestAgeSeconds != nil {
 			oldest = q.OldestAgeSeconds.String()
 		}
-		rows = append(rows, []string{shorten(q.Name, maxQueue), shorten(q.Kind, maxState), state, count(q.Messages), size(q.DiskBytes), oldest, count(q.Lost())})
+		rows = append(rows, []string{shorten(q.Name, maxQueue), shorten(q.Kind, maxState), queueState(q), count(q.Messages), size(q.DiskBytes), oldest, count(q.Lost())})
 		losses = append(losses, q.Losses...)
 	}
 	writeTable(&b, []string{"QUEUE", "KIND", "STATE", "MESSAGES", "ON DISK", "OLDEST", "LOST"}, rows)
 	writeLosses(&b, losses)
 	return strings.TrimPrefix(b.String(), "\n")
+}
+
+func queueState(q *admin.Queue) string {
+	switch {
+	case q.Connected:
+		return "connected"
+	case q.Unclaimed:
+		return "unclaimed"
+	}
+	return "absent"
 }
 
 // maxQueue is the longest name in the table that is shown as it is.
