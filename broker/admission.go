@@ -196,10 +196,13 @@ func (s *session) mayLeave(w *packet.Will) bool {
 
 // mayWrite says why the client must not publish to topic, or nil. What the broker
 // says about itself nobody else does (section 4.7.2), but for the bridges of other
-// brokers.
+// brokers, and the queues of bridges are filled by rules and servers.
 func (c *conn) mayWrite(topic string) error {
-	if strings.HasPrefix(topic, "$SYS/") && !strings.HasPrefix(topic, sysPrefix+"connection/") {
+	switch {
+	case strings.HasPrefix(topic, "$SYS/") && !strings.HasPrefix(topic, sysPrefix+"connection/"):
 		return fmt.Errorf("%w to publish to %q, which is the broker's", auth.ErrNotAuthorized, brief(topic))
+	case strings.HasPrefix(topic, "$bridge/"):
+		return fmt.Errorf("%w to publish to %q, which is for the bridges", auth.ErrNotAuthorized, brief(topic))
 	}
 	return c.may(auth.Write, topic, "publish to")
 }
