@@ -138,11 +138,11 @@ func TestWarnings(t *testing.T) {
 			{Name: "e", Servers: []string{cloud}},
 		}, []string{`[1].client_id: "x" is that of the bridge "a"`}},
 		"no place beside the backlog": {[]Config{
-			{Name: "a", CatchUp: CatchUp{Order: liveFirst, Rate: units.Rate{Messages: 1}}, MaxInflight: 2},
-			{Name: "b", CatchUp: CatchUp{Order: liveFirst, Rate: units.Rate{Messages: 1}}, MaxInflight: 3},
-			{Name: "c", CatchUp: CatchUp{Order: inOrder, Rate: units.Rate{Messages: 1}}, MaxInflight: 2},
-			{Name: "d", CatchUp: CatchUp{Order: liveFirst}, MaxInflight: 2},
-		}, []string{"[0].max_inflight: 2 is so few that live messages wait"}},
+			{Name: "a", CatchUp: CatchUp{Order: liveFirst, Rate: units.Rate{Messages: 1}}, MaxInflight: 1},
+			{Name: "b", CatchUp: CatchUp{Order: liveFirst, Rate: units.Rate{Messages: 1}}, MaxInflight: 2},
+			{Name: "c", CatchUp: CatchUp{Order: inOrder, Rate: units.Rate{Messages: 1}}, MaxInflight: 1},
+			{Name: "d", CatchUp: CatchUp{Order: liveFirst}, MaxInflight: 1},
+		}, []string{"[0].max_inflight: 1 is so few that live messages wait"}},
 		"to itself": {
 			[]Config{bridge("a", "tcp://localhost:1885", []Rule{rule("x", "", "")}, nil)},
 			[]string{"[0].servers[0]: tcp://localhost:1885 is this gateway itself"},

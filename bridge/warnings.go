@@ -39,9 +39,9 @@ func Warnings(bridges []Config, listens []string) check.Problems {
 	return p
 }
 
-// leastLanes is how many places the window must have for a live message to get one: two go
-// to messages of the backlog that wait for the rate.
-const leastLanes = 3
+// leastLanes is how many places the window must have for a live message to get one: one is
+// for the backlog.
+const leastLanes = 2
 
 // lane is one filter of a rule.
 type lane struct {

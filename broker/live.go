@@ -121,12 +121,14 @@ func (l *lane) take(seq uint64) (slot, bool) {
 
 // pumpLanes is pump for a session with a lane: one message at a time for each
 // way out, and in turn, so that the consumer decides which of the two it wants
-// more of, and neither can starve here. The caller holds mu.
+// more of, and neither can starve here. The backlog, which may wait for its rate, leaves
+// the last place to live messages. The caller holds mu.
 func (s *session) pumpLanes(t *turn) {
 	l := s.live
 	for s.link != nil && s.hasPlace() {
 		live := l.ram.len() > 0 && l.in.wants(true) && s.ungated(l.ram.front())
-		backlog := s.ram.len() > 0 && l.in.wants(false) && s.ungated(s.ram.front()) && len(s.beyond) < 2*maxBeyond && !s.lags()
+		backlog := s.ram.len() > 0 && l.in.wants(false) && s.ungated(s.ram.front()) && len(s.beyond) < 2*maxBeyond && !s.lags() &&
+			s.window.len() < max(1, s.limit-1)
 		switch {
 		case live && !(backlog && l.last):
 			l.last = true

@@ -193,6 +193,26 @@ func TestNeitherStreamFillsTheWindow(t *testing.T) {
 	take(t, d, in.Recv, 9, 11)
 }
 
+// However narrow the window is, a backlog that waits for its rate leaves a place for a live
+// message, if there is more than one.
+func TestTheBacklogLeavesAPlace(t *testing.T) {
+	for _, inflight := range []int{2, 3} {
+		d := newBed(t, nil)
+		liveInbox(t, d, inflight, narrow).Close()
+		number(t, d, 0, 10)
+		in := liveInbox(t, d, inflight, narrow)
+		take(t, d, in.Recv, 0, inflight-1)
+		number(t, d, 10, 11)
+		take(t, d, in.RecvLive, 10, 11)
+	}
+	d := newBed(t, nil)
+	liveInbox(t, d, 1, narrow).Close()
+	number(t, d, 0, 2)
+	in := liveInbox(t, d, 1, narrow)
+	ackAll(in, take(t, d, in.Recv, 0, 1))
+	take(t, d, in.Recv, 1, 2)
+}
+
 // streams is what a consumer with lanes got over one opening.
 type streams struct {
 	live, backlog int // the highest number of each
