@@ -121,14 +121,12 @@ func (l *lane) take(seq uint64) (slot, bool) {
 
 // pumpLanes is pump for a session with a lane: one message at a time for each
 // way out, and in turn, so that the consumer decides which of the two it wants
-// more of, and neither can starve here. The backlog, which may wait for its rate, leaves
-// the last place to live messages. The caller holds mu.
+// more of, and neither can starve here. The caller holds mu.
 func (s *session) pumpLanes(t *turn) {
 	l := s.live
 	for s.link != nil && s.hasPlace() {
 		live := l.ram.len() > 0 && l.in.wants(true) && s.ungated(l.ram.front())
-		backlog := s.ram.len() > 0 && l.in.wants(false) && s.ungated(s.ram.front()) && len(s.beyond) < 2*maxBeyond && !s.lags() &&
-			s.window.len() < max(1, s.limit-1)
+		backlog := s.ram.len() > 0 && l.in.wants(false) && s.ungated(s.ram.front()) && len(s.beyond) < 2*maxBeyond && !s.lags()
 		switch {
 		case live && !(backlog && l.last):
 			l.last = true
@@ -144,11 +142,20 @@ func (s *session) pumpLanes(t *turn) {
 	}
 }
 
-// lags reports whether the disk is so far behind with what is acknowledged that the
-// backlog has to wait for it. Hardly any live message has to be noted there, so that a
-// place for eight of the backlog's which wait for the disk is enough for them to go on.
+// lags reports whether the backlog has to wait for acknowledgements, or until the disk has
+// them. Hardly any live message has to be noted there, so that what is kept for them, and a
+// place for eight of the backlog's which wait for the disk, is enough for them to go on.
 // The caller holds mu.
-func (s *session) lags() bool { return s.under()+s.unsaved+s.unsaved/8 >= s.limit }
+func (s *session) lags() bool { return s.under()+s.unsaved+s.unsaved/8+s.kept() >= s.limit }
+
+// kept is how many places of the window are never the backlog's, which may have to wait for
+// its rate: the last one, and one in 64.
+func (s *session) kept() int {
+	if s.live == nil {
+		return 0
+	}
+	return min(s.limit-1, 1+s.limit/64)
+}
 
 // done notes that all that s was owed behind from and up to seq is acknowledged.
 // It is appended to a range that ends or begins there; a range of its own is only

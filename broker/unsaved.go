@@ -52,13 +52,14 @@ const effort = int64(time.Millisecond / 2)
 // meanwhile wait for the next one. In parts that make up a window, as what a commit frees
 // goes out together and is acknowledged together. The caller holds mu.
 func (s *session) worth(takes int64) int {
+	most := s.limit - s.kept()
 	switch {
 	case 4*(takes+effort) <= s.trip:
-		return max(1, s.limit/10)
+		return max(1, min(most/10, 8+most/32)) // a page for less is too much, also of a wide one
 	case takes <= s.trip:
-		return max(1, s.limit/2)
+		return max(1, most/2)
 	default: // what a commit frees is acknowledged before the next one ends
-		return s.limit
+		return most
 	}
 }
 

@@ -91,8 +91,12 @@ func TestAPositionIsWrittenWhenThatIsWorthIt(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					rate, batch := drained(t, live, c.link, c.took)
 					t.Logf("%.0f messages a second, %.0f for each commit", rate, batch)
-					if rate < c.rate || batch < c.batch {
-						t.Errorf("%.0f messages a second and %.1f for each commit, want %.0f and %.0f", rate, batch, c.rate, c.batch)
+					want := c.rate
+					if live {
+						want *= 0.97 // 2 places of 100 are kept for live messages
+					}
+					if rate < want || batch < c.batch {
+						t.Errorf("%.0f messages a second and %.1f for each commit, want %.0f and %.0f", rate, batch, want, c.batch)
 					}
 				})
 			})
