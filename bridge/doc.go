@@ -14,7 +14,7 @@
 // while a link is up, so that the broker knows when nobody consumes it, and
 // what a lost link left unacknowledged comes again, in order, over the next.
 //
-// A message takes this way: inbox, rules.go, uplink.go send, paho.go, gather.go,
+// A message takes this way: inbox, uplink.go send (routes.go, rules.go), paho.go, gather.go,
 // wire.go, the server; its acknowledgement comes back through guard.go, receipts.go,
 // flight.go, inbox, all in the goroutine that reads. It is acknowledged to the inbox only when the server acknowledged it
 // over the link that is still up. How many are under way, window.go and depth.go decide; what
