@@ -75,15 +75,15 @@ func TestAPositionIsWrittenWhenThatIsWorthIt(t *testing.T) {
 		rate, batch float64       // at least, with a window of 100
 	}{
 		{link{0, 20 * us}, 200 * us, 49_000, 45},     // as fast as the server
-		{link{20 * ms, 20 * us}, 200 * us, 4800, 9},  // 5,000 with positions that cost no time
-		{link{20 * ms, 150 * us}, 200 * us, 4400, 9}, // acknowledgements do not come together
+		{link{20 * ms, 20 * us}, 200 * us, 4600, 9},  // 5,000 with positions that cost no time
+		{link{20 * ms, 150 * us}, 200 * us, 4300, 9}, // acknowledgements do not come together
 		{link{200 * ms, 20 * us}, 10 * ms, 450, 11},  //
 		{link{20 * ms, 20 * us}, 10 * ms, 3000, 45},  // 3,333 if all of a window is acknowledged at once
 		{link{20 * ms, 150 * us}, 10 * ms, 2500, 45}, //
 		{link{0, 20 * us}, 10 * ms, 8000, 90},        // likewise 10,000
 		{link{20 * ms, 20 * us}, 30 * ms, 1600, 80},  // likewise 2,000
 		{link{0, us}, 30 * ms, 3000, 90},             // likewise 3,333
-		{link{20 * ms, 150 * us}, 2 * ms, 4000, 9},   // many parts, one commit after the other
+		{link{20 * ms, 150 * us}, 2 * ms, 3900, 9},   // many parts, one commit after the other
 		{link{20 * ms, 20 * us}, 2 * ms, 4000, 9},    //
 	} {
 		for _, live := range []bool{false, true} {
@@ -93,7 +93,7 @@ func TestAPositionIsWrittenWhenThatIsWorthIt(t *testing.T) {
 					t.Logf("%.0f messages a second, %.0f for each commit", rate, batch)
 					want := c.rate
 					if live {
-						want *= 0.97 // 2 places of 100 are kept for live messages
+						want *= 0.92 // 2 places of 100 are kept for live messages, and what happens at one time has no order
 					}
 					if rate < want || batch < c.batch {
 						t.Errorf("%.0f messages a second and %.1f for each commit, want %.0f and %.0f", rate, batch, want, c.batch)
