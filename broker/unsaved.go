@@ -19,10 +19,11 @@ func (s *session) under() int {
 	return s.window.len()
 }
 
-// runsShort reports whether no more than a quarter of the window is free. The caller
-// holds mu.
+// runsShort reports whether no more than a quarter of the window is free, without what is
+// kept for live messages. The caller holds mu.
 func (s *session) runsShort() bool {
-	return s.link != nil && s.under()+s.unsaved >= s.limit-s.limit/4
+	most := s.limit - s.kept()
+	return s.link != nil && s.under()+s.unsaved >= most-most/4
 }
 
 // saveInTime has the position written before the consumer, which runs short, stands

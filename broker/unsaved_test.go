@@ -174,6 +174,29 @@ func drained(t *testing.T, live bool, l link, took time.Duration) (rate, batch f
 	return total / ended.Sub(began).Seconds(), total / float64(d.st.Stats().Commits-commits)
 }
 
+// A window of a few messages, of which live ones keep the last, does not wait for the second
+// within which a position is written in any case.
+func TestANarrowWindowGoesOn(t *testing.T) {
+	for _, limit := range []int{1, 2, 3, 4, 5, 10} {
+		for _, live := range []bool{false, true} {
+			t.Run(fmt.Sprintf("window %d, live first %v", limit, live), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					const total = 300
+					d, disk := slowBed(t)
+					in := backlog(t, d, mqtt.InboxOptions{MaxInflight: limit, LiveFirst: live}, total)
+					defer in.Close()
+					*disk = time.Millisecond
+					began := time.Now()
+					link{20 * time.Millisecond, 0}.drain(t.Context(), in, in.Recv, total, nil)
+					if took := time.Since(began); took > total*50*time.Millisecond {
+						t.Errorf("%d messages take %v", total, took)
+					}
+				})
+			})
+		}
+	}
+}
+
 func crashes(t *testing.T, live bool, took time.Duration) {
 	const inflight, backlog = 20, 3000
 	d, disk := slowBed(t)
