@@ -125,12 +125,16 @@ func (c *Control) handler() http.Handler {
 		"/api/v1/queues":          {http.MethodGet, c.src.serveQueues},
 		"/api/v1/queues/messages": {http.MethodGet, c.src.serveMessages},
 		"/api/v1/queues/purge":    {http.MethodPost, c.servePurge},
+		"/api/v1/bridges":         {http.MethodGet, c.src.serveBridges},
 		"/api/v1/bridges/requeue": {http.MethodPost, c.serveRequeue},
 		"/api/v1/store/verify":    {http.MethodGet, c.serveVerify},
 		"/api/v1/store/backup":    {http.MethodGet, c.serveBackup},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t, known := tasks[r.URL.Path]
+		if _, ok := reconnects(r.URL.Path); ok {
+			t, known = task{http.MethodPost, c.serveReconnect}, true
+		}
 		switch {
 		case !known:
 			fail(w, http.StatusNotFound, "this version has no %s: is the program that asks a newer one?", r.URL.Path)
@@ -178,30 +182,6 @@ func (c *Control) servePurge(w http.ResponseWriter, r *http.Request) {
 		c.log.Warn("a queue was purged", "queue", name, "messages", done.Messages, "left", done.Left)
 		answerJSON(w, http.StatusOK, done)
 	}
-}
-
-// Requeued is the answer of /api/v1/bridges/requeue.
-type Requeued struct {
-	Messages int `json:"messages"`
-}
-
-func (c *Control) serveRequeue(w http.ResponseWriter, r *http.Request) {
-	name := r.FormValue("bridge")
-	for _, b := range c.src.Bridges {
-		if b.Status().Name != name {
-			continue
-		}
-		c.requeuing.Lock()
-		defer c.requeuing.Unlock()
-		n, err := b.Requeue(r.Context())
-		if err != nil {
-			fail(w, http.StatusInternalServerError, "%d messages are back in the queue; then: %v", n, err)
-			return
-		}
-		answerJSON(w, http.StatusOK, Requeued{n})
-		return
-	}
-	fail(w, http.StatusNotFound, "there is no bridge %q that runs", name)
 }
 
 // oneLine is err without line breaks.

@@ -34,7 +34,13 @@ func controlled(t *testing.T) (dir string, client http.Client) {
 	if err := os.WriteFile(filepath.Join(dir, socketName), nil, 0o600); err != nil { // of a crash
 		t.Fatal(err)
 	}
-	c := NewControl(dir, d.src, quiet)
+	return dir, control(t, dir, d.src)
+}
+
+// control starts a control socket in dir and returns who asks over it.
+func control(t *testing.T, dir string, src Sources) (client http.Client) {
+	t.Helper()
+	c := NewControl(dir, src, quiet)
 	if err := c.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +49,26 @@ func controlled(t *testing.T) (dir string, client http.Client) {
 	client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return DialControl(ctx, dir)
 	}}
-	return dir, client
+	return client
+}
+
+// ask sends a request and returns code and body of the answer.
+func ask(t *testing.T, client *http.Client, method, path string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://gateway"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
 }
 
 func TestControlSocketIsForItsOwner(t *testing.T) {
@@ -74,18 +99,9 @@ func TestControlAnswers(t *testing.T) {
 		{"POST", "/api/v1/queues", "is for GET", 405},
 		{"GET", "/", "this version has no /", 404},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), c.method, "http://gateway"+c.path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil || resp.StatusCode != c.code || !strings.Contains(string(body), c.body) || c.body == "" && len(body) > 0 {
-			t.Errorf("%s %s: %d, %s, %v", c.method, c.path, resp.StatusCode, body, err)
+		code, body := ask(t, &client, c.method, c.path)
+		if code != c.code || !strings.Contains(body, c.body) || c.body == "" && body != "" {
+			t.Errorf("%s %s: %d, %s", c.method, c.path, code, body)
 		}
 	}
 }

@@ -21,22 +21,26 @@ var page string
 // handler returns what answers requests.
 func (s *Server) handler() http.Handler {
 	routes := map[string]http.HandlerFunc{
-		"/":              servePage,
-		"/api/v1/events": s.serveEvents,
-		"/api/v1/queues": s.fewAtOnce(s.src.serveQueues),
-		"/api/v1/status": s.fewAtOnce(s.serveStatus),
-		"/healthz":       serveHealth,
-		"/metrics":       s.fewAtOnce(s.serveMetrics),
-		"/readyz":        s.serveReady,
+		"/":               servePage,
+		"/api/v1/bridges": s.fewAtOnce(s.src.serveBridges),
+		"/api/v1/events":  s.serveEvents,
+		"/api/v1/queues":  s.fewAtOnce(s.src.serveQueues),
+		"/api/v1/status":  s.fewAtOnce(s.serveStatus),
+		"/healthz":        serveHealth,
+		"/metrics":        s.fewAtOnce(s.serveMetrics),
+		"/readyz":         s.serveReady,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		protect(w.Header())
 		serve, known := routes[r.URL.Path]
+		_, isReconnect := reconnects(r.URL.Path)
 		switch {
 		case !s.serves(r.Host):
 			fail(w, http.StatusForbidden, "the host %q is not this gateway: open http://%s/ on its own machine, or tunnel to it with ssh -L", r.Host, s.listener.Addr())
+		case isReconnect:
+			fail(w, http.StatusForbidden, "nothing can be changed from here: use curl --unix-socket DATA_DIR/%s -X POST http://x%s", socketName, r.URL.EscapedPath())
 		case !known:
-			fail(w, http.StatusNotFound, "there is no %s: try /, /api/v1/status, /api/v1/queues, /api/v1/events, /healthz, /readyz or /metrics", r.URL.Path)
+			fail(w, http.StatusNotFound, "there is no %s: try /, /api/v1/status, /api/v1/bridges, /api/v1/queues, /api/v1/events, /healthz, /readyz or /metrics", r.URL.Path)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			fail(w, http.StatusMethodNotAllowed, "%s can only be read, with GET", r.URL.Path)

@@ -36,6 +36,7 @@ type Bridge struct {
 	open    openFunc
 	look    openFunc // as another client, which wants nothing
 	monitor monitor
+	leg     leg
 
 	observe func(Change)
 	status  string // topic here of what the link itself says upstream; "": none
@@ -152,18 +153,6 @@ func (b *Bridge) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow connects to one server after the other until ctx is done.
-func (b *Bridge) follow(ctx context.Context, c course) {
-	for {
-		end := b.round(ctx, &c)
-		if ctx.Err() != nil {
-			return
-		}
-		b.down(ctx, end.why)
-		pause(ctx, c.next(end))
-	}
-}
-
 // ending is how a try to have a link, or the link, ended.
 type ending struct {
 	proven bool          // the server did its part, so that the next try may come soon
@@ -274,7 +263,7 @@ type Change struct {
 	Bridge string
 	State  State  // Up or Down
 	Server string // that it is connected to, was, or tried to be
-	Cause  string // why it is down, as in [Status].Failures; "": because the first server is well again, or the bridge stops
+	Cause  string // why it is down, as in [Status].Failures; "": the first server is well again, Reconnect was called, or the bridge stops
 	Error  string // likewise, in words to act on
 }
 
@@ -310,6 +299,12 @@ func (b *Bridge) down(ctx context.Context, why error) {
 		b.monitor.update(func(s *Status) { s.leave(); s.Returns++ })
 		b.tell(nil)
 		b.log.Info("bridge returns to its first server", "server", b.cfg.Servers[0])
+		b.announce(ctx, "0")
+		return
+	}
+	if errors.Is(why, errAsked) {
+		b.monitor.update((*Status).leave)
+		b.tell(nil)
 		b.announce(ctx, "0")
 		return
 	}

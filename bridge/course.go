@@ -63,6 +63,12 @@ func (c *course) next(end ending) time.Duration {
 	return c.wait.Next()
 }
 
+// again has the next try go to the same server, as if nothing had failed before.
+func (c *course) again() {
+	c.wait.Reset()
+	c.returned = false
+}
+
 // fellSilent reports whether the server, or the way to it, failed without a word: the
 // next try at it would cost as much time again.
 func fellSilent(why error) bool {

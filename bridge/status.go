@@ -16,7 +16,7 @@ import (
 //	 ^ ^                              |                     up
 //	 | '---- nobody accepts ----------'                      | |
 //	 |                                                       | |
-//	 |<----- lost, stalled, or the queue was taken away -----' | ctx is done
+//	 |<----- lost, stalled, left, or the queue taken away ---' | ctx is done
 //	 |                                                         v
 //	 '------ all is acknowledged, or a second is over ----- draining
 type State int
