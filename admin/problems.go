@@ -23,6 +23,10 @@ func problems(st *Status, unready error) []string {
 		if b.Refused > 0 {
 			add("bridge %s: messages dropped since the start because they cannot be carried: %d; check strip and prefix of its rules", b.Name, b.Refused)
 		}
+		if b.Unmatched > 0 {
+			add("bridge %s: messages dropped since the start because the rule of out that had queued them is gone: %d; "+
+				"to keep those that still wait, write its topics under out again and restart", b.Name, b.Unmatched)
+		}
 	}
 	for _, q := range st.Sessions {
 		if q.Unclaimed {

@@ -194,6 +194,35 @@ func TestBacklogOfABridgeThatIsDown(t *testing.T) {
 	}
 }
 
+func TestMessagesWhoseRuleIsGoneAreNamed(t *testing.T) {
+	d := newBed(t, func(src *Sources) {
+		cloud, _ := startBroker(t)
+		old := bridge.Config{Name: "cloud", Servers: []string{"tcp://127.0.0.1:1"}, Out: []bridge.Rule{{Topics: []string{"meter/#", "sensor/#"}}}}
+		before, err := bridge.New(old, "pump-house", src.Broker, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := before.Declare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, topic := range []string{"meter/a", "sensor/a", "meter/b"} {
+			if err := src.Broker.Publish(t.Context(), mqtt.Message{Topic: topic, QoS: mqtt.AtLeastOnce}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		src.Bridges = []*bridge.Bridge{startBridge(t, src.Broker, cloud.Addrs()[0].String())}
+	})
+	st := d.eventually("drained", func(st Status) bool {
+		return st.Bridges[0].State == "up" && st.Bridges[0].Backlog == 0
+	})
+	if b := st.Bridges[0]; b.Acknowledged < 1 || b.Unmatched != 2 {
+		t.Errorf("bridge: %+v", b)
+	}
+	if len(st.Problems) != 1 || !strings.Contains(st.Problems[0], "bridge cloud: messages dropped since the start because the rule of out that had queued them is gone: 2;") {
+		t.Errorf("problems: %q", st.Problems)
+	}
+}
+
 func TestDocumentIsBounded(t *testing.T) {
 	list := make([]broker.SessionStatus, 3*maxSessions)
 	for i := range list {
@@ -208,7 +237,7 @@ func TestDocumentIsBounded(t *testing.T) {
 func TestProblems(t *testing.T) {
 	healthy := func() Status {
 		return Status{
-			Bridges:  []Bridge{{Name: "cloud", State: "up", Error: "old", Unmatched: 5}},
+			Bridges:  []Bridge{{Name: "cloud", State: "up", Error: "old"}},
 			Adapters: []Adapter{{Status: adapters.Status{Name: "weather", State: adapters.Online, LastError: "old"}}},
 			Store:    Store{Writable: true},
 		}
@@ -234,6 +263,9 @@ func TestProblems(t *testing.T) {
 		}},
 		{"messages that no rule can carry", func(s *Status) { s.Bridges[0].Refused = 3 }, nil, []string{
 			"bridge cloud: messages dropped since the start because they cannot be carried: 3; check strip and prefix of its rules",
+		}},
+		{"messages whose rule is gone", func(s *Status) { s.Bridges[0].Unmatched = 5 }, nil, []string{
+			"bridge cloud: messages dropped since the start because the rule of out that had queued them is gone: 5; to keep those that still wait, write its topics under out again and restart",
 		}},
 		{"a queue that nobody takes", func(s *Status) {
 			s.Sessions = []broker.SessionStatus{{ID: "bridge/cloud", Inbox: true, Queued: 9}, {ID: "bridge/old", Inbox: true, Unclaimed: true, Queued: 3}}
