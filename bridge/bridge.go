@@ -103,7 +103,10 @@ func (b *Bridge) UseDialer(dial func(ctx context.Context, network, address strin
 }
 
 // Status returns how the bridge fares.
-func (b *Bridge) Status() Status { return b.monitor.snapshot() }
+func (b *Bridge) Status() Status {
+	b.measure()
+	return b.monitor.snapshot()
+}
 
 // Declare makes sure that the broker has the bridge's queue, with the
 // subscriptions of its rules, so that it is owed what is published from now on.
@@ -288,6 +291,7 @@ func (b *Bridge) up(ctx context.Context, server string) {
 		s.State, s.Since = Up, time.Now()
 		s.Connects++
 	})
+	b.measureAnew(0)
 	b.tell(nil)
 	b.saidDown = false
 	b.log.Info("bridge is up", "server", server)

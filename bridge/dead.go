@@ -98,6 +98,7 @@ func (b *Bridge) Requeue(ctx context.Context) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	b.measureAnew(int64(left))
 	for n < left && err == nil {
 		if err = b.requeue(ctx, inbox); err == nil {
 			n++

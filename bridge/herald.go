@@ -48,7 +48,7 @@ type Report struct {
 
 // Report returns how the bridge fares and what waits for it.
 func (b *Bridge) Report() Report {
-	s, at := b.monitor.snapshot(), places{b.cfg.Name}
+	s, at := b.Status(), places{b.cfg.Name}
 	waiting := b.local.Waiting(at.inbox())
 	now, quality := b.sealer.clock.Time()
 	since := now.Add(-time.Since(s.Since))
@@ -80,8 +80,10 @@ func ago(t time.Time) *float64 {
 	return new(tenths(time.Since(t)))
 }
 
-// pace is how fast the bridge is, as of the last step.
+// pace is how fast the bridge is, as of the last step: the average of the time since it
+// began, and of paceTime at most.
 type pace struct {
+	begun   time.Time
 	at      time.Time
 	acked   uint64
 	backlog int64
@@ -90,24 +92,43 @@ type pace struct {
 	shrink float64 // messages a second by which the backlog got shorter; below 0: longer
 }
 
+// begin forgets what was before, but says it until the next step.
+func (p *pace) begin(now time.Time, acked uint64, backlog int64) {
+	p.begun, p.at, p.acked, p.backlog = now, now, acked, backlog
+}
+
+// step does nothing within a second of the last one: a few messages are no average.
 func (p *pace) step(now time.Time, acked uint64, backlog int64) {
-	if dt := now.Sub(p.at).Seconds(); !p.at.IsZero() && dt > 0 {
-		weight := 1 - math.Exp(-dt/paceTime.Seconds())
-		p.rate += (float64(acked-p.acked)/dt - p.rate) * weight
-		p.shrink += (float64(p.backlog-backlog)/dt - p.shrink) * weight
+	if p.begun.IsZero() {
+		p.begin(now, acked, backlog)
 	}
+	dt := now.Sub(p.at).Seconds()
+	if dt < 1 {
+		return
+	}
+	weight := max(1-math.Exp(-dt/paceTime.Seconds()), dt/now.Sub(p.begun).Seconds())
+	p.rate += (float64(acked-p.acked)/dt - p.rate) * weight
+	p.shrink += (float64(p.backlog-backlog)/dt - p.shrink) * weight
 	p.at, p.acked, p.backlog = now, acked, backlog
+}
+
+// measure brings the rates of the status up to date. It is done whenever somebody asks:
+// a backlog may be gone before the next report is due.
+func (b *Bridge) measure() {
+	b.monitor.measure(b.local.Backlog(places{b.cfg.Name}.inbox()), (*pace).step)
+}
+
+// measureAnew has the rates begin where another backlog does, of what is there and so
+// much more that comes now: what was before says nothing of how long this one takes.
+func (b *Bridge) measureAnew(more int64) {
+	b.monitor.measure(b.local.Backlog(places{b.cfg.Name}.inbox())+more, (*pace).begin)
 }
 
 // herald publishes reports until ctx is done.
 func (b *Bridge) herald(ctx context.Context) {
 	tick := time.NewTicker(heraldInterval)
 	defer tick.Stop()
-	var p pace
 	for {
-		s := b.monitor.snapshot()
-		p.step(time.Now(), s.Acknowledged, b.local.Backlog(places{b.cfg.Name}.inbox()))
-		b.monitor.update(func(s *Status) { s.Rate, s.Shrink = max(0, p.rate), p.shrink })
 		b.report(ctx)
 		select {
 		case <-tick.C:

@@ -1,11 +1,13 @@
 package bridge
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
 	"net"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,13 +77,7 @@ func TestTheTimeToEmpty(t *testing.T) {
 		local := newLocal(numbered(10000)...)
 		cfg := testConfig()
 		cfg.MaxInflight = 1
-		r := newRig(t, cfg, local, piped(t, func(_ int, _ string, u upstream) {
-			u.accept(packets.Accepted)
-			for p := u.publish(); p != nil; p = u.publish() {
-				time.Sleep(50 * time.Millisecond)
-				u.ack(p)
-			}
-		})).start()
+		r := newRig(t, cfg, local, piped(t, takesTwenty)).start()
 		for range 5 * 300 {
 			local.add(numbered(1)...)
 			time.Sleep(200 * time.Millisecond) // virtual
@@ -96,6 +92,99 @@ func TestTheTimeToEmpty(t *testing.T) {
 		}
 		r.end()
 	})
+}
+
+// The status is asked often, and is right soon after the dead letters are back in the
+// queue: for hours there was none, and then all came at once.
+func TestTheTimeToEmptyOfWhatIsPutBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		cfg := testConfig()
+		cfg.MaxInflight = 1
+		r := newRig(t, cfg, local, piped(t, takesTwenty)).start()
+		time.Sleep(time.Hour + 3*time.Second) // virtual
+		for _, m := range numbered(1000) {
+			local.dead.add(deadLetter(m, places{"cloud"}, errUnmatched))
+		}
+		if n, err := r.Requeue(t.Context()); err != nil || n != 1000 {
+			t.Fatalf("%d put back, %v", n, err)
+		}
+		for range 15 {
+			time.Sleep(3 * time.Second) // virtual
+			r.isOnTime(20)
+		}
+		<-local.empty()
+		if s := r.Report(); s.ToEmpty != nil || s.Rate < 15 {
+			t.Errorf("in the end the report is %+v", s)
+		}
+		r.end()
+	})
+}
+
+// However soon they are gone, the rate has counted them.
+func TestTheRateOfWhatIsPutBackAndGoneAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		r := newRig(t, testConfig(), local, piped(t, func(_ int, _ string, u upstream) { u.serve() })).start()
+		time.Sleep(time.Hour) // virtual
+		for _, m := range numbered(100) {
+			local.dead.add(deadLetter(m, places{"cloud"}, errUnmatched))
+		}
+		if n, err := r.Requeue(t.Context()); err != nil || n != 100 {
+			t.Fatalf("%d put back, %v", n, err)
+		}
+		<-local.empty()
+		time.Sleep(2 * time.Second) // virtual
+		if s := r.Report(); s.Rate != 50 {
+			t.Errorf("the report is %+v", s)
+		}
+		r.end()
+	})
+}
+
+// What was queued in an outage says nothing of how long it takes.
+func TestTheTimeToEmptyAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, back := newLocal(), time.Now().Add(time.Hour)
+		cfg := testConfig()
+		cfg.MaxInflight = 1
+		cfg.Backoff = Backoff{seconds(1), seconds(1)}
+		serve := piped(t, takesTwenty)
+		r := newRig(t, cfg, local, func(ctx context.Context, network, address string) (net.Conn, error) {
+			if time.Now().Before(back) {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+			}
+			return serve(ctx, network, address)
+		}).start()
+		for range 1800 {
+			local.add(numbered(1)...)
+			time.Sleep(2 * time.Second) // virtual
+		}
+		time.Sleep(2 * time.Second) // virtual
+		for range 20 {
+			time.Sleep(3 * time.Second) // virtual
+			r.isOnTime(20)
+		}
+		r.end()
+	})
+}
+
+// takesTwenty is a server that takes 20 messages a second.
+func takesTwenty(_ int, _ string, u upstream) {
+	u.accept(packets.Accepted)
+	for p := u.publish(); p != nil; p = u.publish() {
+		time.Sleep(50 * time.Millisecond)
+		u.ack(p)
+	}
+}
+
+// isOnTime holds the report against what is left of a backlog that nothing is added to.
+func (r *rig) isOnTime(rate float64) {
+	r.t.Helper()
+	got, want := r.Report(), float64(r.local.left())/rate
+	if math.Abs(got.Rate-rate) > 1 || got.ToEmpty == nil || math.Abs(*got.ToEmpty-want) > 1+want/20 {
+		r.t.Errorf("the report is %+v, but %v s are left", got, want)
+	}
 }
 
 // What the server keeps about the gateway, in both protocols: its will is to say

@@ -102,6 +102,7 @@ func (s *Status) fail(why error) {
 type monitor struct {
 	mu     sync.Mutex
 	status Status
+	pace   pace
 }
 
 func (m *monitor) snapshot() Status {
@@ -116,6 +117,14 @@ func (m *monitor) update(fn func(*Status)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	fn(&m.status)
+}
+
+// measure has fn take note of how the bridge gets on.
+func (m *monitor) measure(backlog int64, fn func(p *pace, now time.Time, acked uint64, backlog int64)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fn(&m.pace, time.Now(), m.status.Acknowledged, backlog)
+	m.status.Rate, m.status.Shrink = max(0, m.pace.rate), m.pace.shrink
 }
 
 func (m *monitor) sent() {
