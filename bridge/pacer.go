@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tidegate/internal/units"
@@ -36,35 +37,33 @@ type pacer struct {
 	arrived func() (messages, bytes uint64) // since the link came up
 	idle    func()                          // is called before a wait
 
+	over atomic.Bool
+
 	mu       sync.Mutex
 	messages allowance
 	bytes    allowance
-	over     bool // used by wait only
 }
 
 func newPacer(rate units.Rate, arrived func() (messages, bytes uint64), idle func()) *pacer {
 	now := time.Now()
-	return &pacer{
+	p := &pacer{
 		arrived:  arrived,
 		idle:     idle,
 		messages: allowance{rate: float64(rate.Messages), at: now},
 		bytes:    allowance{rate: float64(rate.Bytes), at: now},
-		over:     rate == units.Rate{},
 	}
+	p.over.Store(rate == units.Rate{})
+	return p
 }
 
 // slice is the longest wait without a look at what has arrived.
 const slice = 50 * time.Millisecond
 
-// wait returns when the next message of the backlog may go; left says how many wait, with that
-// one. It returns false if ctx is done first.
-func (p *pacer) wait(ctx context.Context, left func() int64) bool {
-	for !p.over {
+// wait returns when the next message of the backlog may go, and false if ctx is done first.
+func (p *pacer) wait(ctx context.Context) bool {
+	for !p.over.Load() {
 		pausing := p.due()
 		if pausing == 0 {
-			break
-		}
-		if p.over = left() <= 1; p.over {
 			break
 		}
 		p.idle()
@@ -73,6 +72,14 @@ func (p *pacer) wait(ctx context.Context, left func() int64) bool {
 		}
 	}
 	return true
+}
+
+// look ends it if nothing is left. It is called when a message has gone, for one that is
+// in hand may be the last of the backlog, or have been published since.
+func (p *pacer) look(left func() int64) {
+	if !p.over.Load() && left() <= 0 {
+		p.over.Store(true)
+	}
 }
 
 // due returns how long it takes at least until the backlog may go on.

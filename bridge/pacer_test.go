@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -115,6 +116,52 @@ func TestARateDoesNotHoldBackWhatIsPublishedLater(t *testing.T) {
 	})
 }
 
+// Not the last one either. What it owes the rate holds nothing back that comes later.
+func TestTheLastOfABacklogKeepsToItsRate(t *testing.T) {
+	for name, c := range map[string]struct {
+		rate  string
+		order string
+		topic string // of what comes behind the last, and has no rule but for sensor/
+	}{
+		"in order":     {"1/s 100B/s", "in_order", "sensor/n"},
+		"live first":   {"1/s 100B/s", "live_first", "sensor/n"},
+		"dropped last": {"1/s 100B/s", "in_order", "other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				backlog := numbered(3)
+				backlog[1].Payload = make([]byte, 203) // with its topic and the first message 220 bytes, 100 of them in the first second
+				backlog[2].Payload = make([]byte, 992) // with its topic 1000 bytes
+				local := newLocal(append(backlog, mqtt.Message{Topic: c.topic, Payload: []byte("end"), QoS: mqtt.AtLeastOnce})...)
+				cfg := limited(c.rate)
+				cfg.CatchUp.Order = c.order
+				var at []time.Duration
+				begin := time.Now()
+				r := newRig(t, cfg, local, piped(t, func(_ int, _ string, u upstream) {
+					u.accept(packets.Accepted)
+					for p := u.publish(); p != nil; p = u.publish() {
+						at = append(at, time.Since(begin).Round(100*time.Millisecond))
+						u.ack(p)
+					}
+				})).start()
+				<-local.empty()
+				local.add(mqtt.Message{Topic: "sensor/n", Payload: []byte("live"), QoS: mqtt.AtLeastOnce})
+				<-local.empty()
+				r.end()
+				synctest.Wait()
+				want := []time.Duration{0, time.Second, 2200 * time.Millisecond}
+				if c.topic == "sensor/n" {
+					want = append(want, 12200*time.Millisecond)
+				}
+				want = append(want, want[len(want)-1])
+				if !slices.Equal(at, want) {
+					t.Errorf("the server had the messages after %v, want %v", at, want)
+				}
+			})
+		})
+	}
+}
+
 // A message that comes again over the next connection is backlog by then.
 func TestWhatComesAgainKeepsToTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -136,7 +183,7 @@ func TestWhatComesAgainKeepsToTheRate(t *testing.T) {
 		synctest.Wait()
 		local.add(numbered(8)...)
 		<-local.empty()
-		if len(again) != 8 || !within(again[6].Sub(again[0]), 600*time.Millisecond) {
+		if len(again) != 8 || !within(again[7].Sub(again[0]), 700*time.Millisecond) {
 			t.Errorf("8 messages came again at %v", again)
 		}
 		r.end()

@@ -121,6 +121,7 @@ func (u *uplink) send(ctx context.Context, from stream, recv func(context.Contex
 			return
 		}
 		u.forward(receiving, from, routes, d)
+		u.pacer.look(u.left)
 	}
 }
 
@@ -142,7 +143,7 @@ func (u *uplink) forward(ctx context.Context, from stream, routes *routes, d mqt
 		u.bury(d, u.suspect.why)
 		return
 	}
-	if !u.ripe(ctx, d) || from == backlog && !u.pacer.wait(ctx, u.left) || !u.window.enter(ctx.Done(), from) {
+	if !u.ripe(ctx, d) || from == backlog && !u.pacer.wait(ctx) || !u.window.enter(ctx.Done(), from) {
 		return // it comes again
 	}
 	u.publish(from, d, m)
@@ -182,7 +183,7 @@ func (u *uplink) unsent(o *owed, err error) {
 	o.rest()
 }
 
-// left returns how many messages wait to be sent, with the one in hand.
+// left returns how many messages wait to be sent.
 func (u *uplink) left() int64 {
 	under, _ := u.window.load()
 	return u.owes() - int64(under)
