@@ -46,6 +46,23 @@ func (g *gather) crowded() <-chan struct{} {
 	if !g.writing || len(g.bytes) < maxGathered {
 		return nil
 	}
+	return g.wait()
+}
+
+// settle waits until nobody writes, and all that was due is written or has failed.
+func (g *gather) settle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.writing {
+		written := g.wait()
+		g.mu.Unlock()
+		<-written
+		g.mu.Lock()
+	}
+}
+
+// wait returns what is closed when the write under way has ended. The caller holds mu.
+func (g *gather) wait() <-chan struct{} {
 	if g.written == nil {
 		g.written = make(chan struct{})
 	}

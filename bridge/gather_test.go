@@ -199,3 +199,40 @@ func TestWhatComesMeanwhileIsBounded(t *testing.T) {
 		_ = there.Close()
 	})
 }
+
+// Paho closes the connection as soon as it has handed DISCONNECT over.
+func TestWhatIsHandedOverBeforeTheLeaveIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		w := newWire(here, time.Hour, time.Hour, 1024)
+		ping, disconnect := []byte{0xc0, 0}, []byte{0xe0, 0}
+		go w.Write(ping) // nobody reads yet
+		synctest.Wait()
+		w.hurry(time.Second)
+		if _, err := w.Write(disconnect); err != nil {
+			t.Fatal(err)
+		}
+		go w.Close()
+		synctest.Wait()
+		if got, err := io.ReadAll(there); err != nil || !bytes.Equal(got, append(ping, disconnect...)) {
+			t.Errorf("the server got %x, %v", got, err)
+		}
+	})
+}
+
+// A server that reads nothing does not hold up the leave for long.
+func TestTheLeaveOfAServerThatReadsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer there.Close()
+		w := newWire(here, time.Hour, time.Hour, 1024)
+		go w.Write([]byte{0xc0, 0})
+		synctest.Wait()
+		w.hurry(time.Second)
+		begin := time.Now()
+		w.Close()
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}

@@ -26,6 +26,7 @@ type wire struct {
 	last     atomic.Int64 // when the server last sent anything, see heard
 	begin    time.Time
 	up       atomic.Bool // the server accepted us; before that, errors go to paho
+	leaving  atomic.Bool // see hurry
 	alive    context.Context
 	lose     context.CancelCauseFunc
 	released chan struct{}
@@ -109,8 +110,10 @@ func (w *wire) sent(err error) error {
 // SetWriteDeadline is called by paho only, for each packet. See write.
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
-// hurry bounds the write under way, and later ones, by patience.
+// hurry bounds the write under way, and later ones, by patience, because paho takes
+// leave now.
 func (w *wire) hurry(patience time.Duration) {
+	w.leaving.Store(true)
 	w.patience.Store(int64(patience))
 	_ = w.Conn.SetWriteDeadline(time.Now().Add(patience))
 }
@@ -125,8 +128,12 @@ func (w *wire) write(b []byte) error {
 	return err
 }
 
-// Close is called by paho only.
+// Close is called by paho only. Its DISCONNECT may wait behind what another goroutine
+// writes just now; without it the server publishes the will.
 func (w *wire) Close() error {
+	if w.leaving.Load() {
+		w.out.settle()
+	}
 	w.fail(net.ErrClosed)
 	return nil
 }
