@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,9 @@ type Local interface {
 
 	// Waiting says more about them, and may read the disk for it.
 	Waiting(name string) mqtt.Waiting
+
+	// Filters returns those of its subscriptions; none if there is no such inbox.
+	Filters(name string) []string
 }
 
 // Bridge carries messages to one server of several. Run may be called once at a
@@ -55,6 +59,8 @@ type Bridge struct {
 	announced string          // last payload of the state topic
 	changed   chan struct{}   // holds one token when there is something to report
 	saidDown  bool            // the log knows
+
+	listening []string // filters that the sessions of the servers may have; nil: not known yet
 
 	saidRefused bool    // the log knows that a subscription is refused
 	suspect     suspect // may be why the server ends connections
@@ -134,7 +140,8 @@ func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
 	o := mqtt.InboxOptions{MaxInflight: b.cfg.MaxInflight, LiveFirst: b.cfg.CatchUp.Order == liveFirst, Queue: b.cfg.Queue.Limits()}
 	at := places{b.cfg.Name}
 	again := mqtt.Subscription{Filter: at.again() + "#", QoS: mqtt.AtLeastOnce}
-	inbox, err := b.local.OpenInbox(ctx, at.inbox(), o, append(subscriptions(b.cfg.Out), again)...)
+	b.recall()
+	inbox, err := b.local.OpenInbox(ctx, at.inbox(), o, slices.Concat(subscriptions(b.cfg.Out), []mqtt.Subscription{again}, b.reminders())...)
 	if err != nil {
 		return nil, &localError{"open the queue " + at.inbox(), err}
 	}
@@ -216,7 +223,7 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 	b.beginClockWait()
 	d := b.downlink(l, inbox)
 	d.moved, b.listened = b.listened != server, server
-	d.start(b.refused)
+	d.start(b.refused, b.leave)
 	defer d.end()
 	defer func() { b.heard = l.heard() }()
 	u := uplink{

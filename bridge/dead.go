@@ -52,12 +52,13 @@ const (
 	propertyRetain  = "tidegate-retain"  // it was to be retained
 )
 
-// places are the topics and inboxes of a bridge's dead letters. Clients have no
+// places are a bridge's inboxes, and its topics: of its dead letters, and for in, see recall. Clients have no
 // business there: topics that begin with $ match no wildcard at the front.
 type places struct{ name string }
 
 func (p places) inbox() string     { return "bridge/" + p.name }
 func (p places) deadInbox() string { return "bridge/" + p.name + "/dead" }
+func (p places) in() string        { return "$bridge/" + p.name + "/in/" }
 func (p places) dead() string      { return "$bridge/" + p.name + "/dead/" }
 func (p places) again() string     { return "$bridge/" + p.name + "/again/" }
 

@@ -95,6 +95,15 @@ func (l *fakeLocal) Backlog(name string) int64 {
 	return int64(l.left())
 }
 
+func (l *fakeLocal) Filters(string) (filters []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sub := range l.subs {
+		filters = append(filters, sub.Filter)
+	}
+	return filters
+}
+
 func (l *fakeLocal) Waiting(name string) mqtt.Waiting {
 	return mqtt.Waiting{Messages: l.Backlog(name), Bytes: 10 * l.Backlog(name), Oldest: time.Minute}
 }

@@ -29,6 +29,9 @@ type link interface {
 	// which filters the server refuses, or that the link is lost.
 	listen(ctx context.Context, subs []mqtt.Subscription, to taker) error
 
+	// unlisten has the server's session forget filters.
+	unlisten(ctx context.Context, filters []string) error
+
 	// heard returns when the server last sent anything.
 	heard() time.Time
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -264,4 +265,47 @@ func awaitDown(r *rig) {
 	for r.local.isOpen() {
 		<-time.After(time.Millisecond)
 	}
+}
+
+func TestMosquittoForgetsWhatNoRuleHasAnyMore(t *testing.T) {
+	bothProtocols(t, func(t *testing.T, protocol int) {
+		leak.Check(t)
+		server, local, k := newMosquitto(t), newLocal(), &kept{}
+		local.keep = k.keep
+		run := func(filters ...string) *rig {
+			cfg := listening(filters...)
+			cfg.Protocol, cfg.Servers = protocol, []string{"tcp://" + server.Addr}
+			return newRig(t, cfg, local, new(net.Dialer).DialContext).start()
+		}
+		publish := func(topic string) {
+			args := []string{"-h", "127.0.0.1", "-p", server.Port(), "-q", "1", "-t", topic, "-m", "x"}
+			if out, err := exec.Command(testbed.Find(t, "mosquitto_pub"), args...).CombinedOutput(); err != nil {
+				t.Fatalf("mosquitto_pub: %v: %s", err, out)
+			}
+		}
+		until := func(what string, ok func() bool) {
+			deadline, tick := time.After(time.Minute), time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for !ok() {
+				select {
+				case <-tick.C:
+				case <-deadline:
+					t.Fatal("still not: ", what)
+				}
+			}
+		}
+		r := run("a/#", "b/#")
+		until("subscribed", func() bool { publish("b/1"); return len(k.text()) > 0 })
+		r.end()
+		r = run("a/#")
+		until("unsubscribed", func() bool { return r.log.count("has unsubscribed") == 1 })
+		before := r.Status().In
+		publish("b/2")
+		publish("a/1")
+		until("a/1 came", func() bool { return slices.Contains(k.text(), "in/a/1 x 1") })
+		if in := r.Status().In; in.Unmatched != before.Unmatched || in.Received != before.Received+1 {
+			t.Errorf("from upstream came %+v, before %+v", in, before)
+		}
+		r.end()
+	})
 }

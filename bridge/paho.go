@@ -191,16 +191,32 @@ func (l *pahoLink) listen(ctx context.Context, subs []mqtt.Subscription, to take
 		filters[sub.Filter] = byte(sub.QoS)
 	}
 	token := l.client.SubscribeMultiple(filters, nil).(*paho.SubscribeToken)
+	if err := l.await(ctx, token); err != nil {
+		return err
+	}
+	return refusedError(token.Result())
+}
+
+func (l *pahoLink) unlisten(ctx context.Context, filters []string) error {
+	token := l.client.Unsubscribe(filters...)
+	if err := l.await(ctx, token); err != nil {
+		return err
+	}
+	return token.Error()
+}
+
+// await returns when the server has answered, or why it will not have.
+func (l *pahoLink) await(ctx context.Context, token paho.Token) error {
 	within, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	select {
 	case <-token.Done():
+		return nil
 	case <-l.wire.alive.Done():
 		return context.Cause(l.wire.alive)
 	case <-within.Done():
 		return context.Cause(within)
 	}
-	return refusedError(token.Result())
 }
 
 func (l *pahoLink) arrived(m paho.Message) {

@@ -229,9 +229,8 @@ func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, to tak
 			RetainAsPublished: sub.RetainAsPublished,
 		})
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(l.wire.alive, func() { cancel(context.Cause(l.wire.alive)) })()
+	ctx, cancel := l.within(ctx)
+	defer cancel()
 	answer, err := l.client.Subscribe(ctx, p)
 	if answer == nil {
 		return cmp.Or(context.Cause(ctx), err)
@@ -243,6 +242,22 @@ func (l *paho5Link) listen(ctx context.Context, subs []mqtt.Subscription, to tak
 		}
 	}
 	return refusedError(granted)
+}
+
+func (l *paho5Link) unlisten(ctx context.Context, filters []string) error {
+	ctx, cancel := l.within(ctx)
+	defer cancel()
+	if _, err := l.client.Unsubscribe(ctx, &paho5.Unsubscribe{Topics: filters}); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	return nil
+}
+
+// within returns ctx that is also done when the connection is lost.
+func (l *paho5Link) within(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(l.wire.alive, func() { cancel(context.Cause(l.wire.alive)) })
+	return ctx, func() { stop(); cancel(nil) }
 }
 
 func (l *paho5Link) arrived(received paho5.PublishReceived) (bool, error) {

@@ -36,6 +36,7 @@ func (l *fakeLink) publish(_ mqtt.Message, o owner) error {
 }
 
 func (l *fakeLink) listen(context.Context, []mqtt.Subscription, taker) error { return nil }
+func (l *fakeLink) unlisten(context.Context, []string) error                 { return nil }
 
 func (l *fakeLink) heard() time.Time       { return time.Time{} }
 func (l *fakeLink) resumed() bool          { return false }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,4 +149,21 @@ func TestWhatTheGatewaySaysOfItselfIsNotWritten(t *testing.T) {
 		t.Errorf("%d commits", n-commits)
 	}
 	d.stop()
+}
+
+// A bridge reads them before it opens its inbox with others.
+func TestFiltersOfAnInbox(t *testing.T) {
+	d := newBed(t, nil)
+	if got := d.b.Filters("up"); got != nil {
+		t.Errorf("before there is an inbox they are %q", got)
+	}
+	in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "b/#"}, mqtt.Subscription{Filter: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	d.restart()
+	if got := d.b.Filters("up"); !slices.Equal(got, []string{"a", "b/#"}) {
+		t.Errorf("after a restart they are %q", got)
+	}
 }

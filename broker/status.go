@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -151,6 +152,19 @@ func (b *Broker) Backlog(name string) int64 {
 		return s.owed.Load()
 	}
 	return 0
+}
+
+// Filters returns the subscriptions of the inbox called name.
+func (b *Broker) Filters(name string) []string {
+	b.mu.Lock()
+	s := b.sessions[inboxKey(name)]
+	b.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.subs))
 }
 
 // Waiting says more about the messages that the inbox called name has not

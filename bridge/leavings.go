@@ -1,0 +1,73 @@
+package bridge
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"tidegate/mqtt"
+)
+
+// A server keeps the session of a bridge with rules for in, and in it each filter that the
+// bridge ever subscribed to, also once the rule is gone. So the bridge has to know them:
+// they are subscriptions of its inbox, below a place where nothing is published.
+
+// maxListening bounds the filters that a bridge knows beside those of its rules.
+const maxListening = 1000
+
+// recall has the bridge know the filters that the sessions of its servers may have: those
+// of its rules, and what its inbox says.
+func (b *Bridge) recall() {
+	if b.listening == nil {
+		b.listening = []string{}
+		for _, f := range b.local.Filters(places{b.cfg.Name}.inbox()) {
+			if f, ok := strings.CutPrefix(f, places{b.cfg.Name}.in()); ok && len(b.listening) < maxListening {
+				b.listening = append(b.listening, f)
+			}
+		}
+	}
+	for _, sub := range b.cfg.wanted() {
+		if !slices.Contains(b.listening, sub.Filter) {
+			b.listening = append(b.listening, sub.Filter)
+		}
+	}
+}
+
+// reminders are what makes the inbox say so.
+func (b *Bridge) reminders() (subs []mqtt.Subscription) {
+	for _, f := range b.listening {
+		if f = (places{b.cfg.Name}).in() + f; mqtt.ValidFilter(f) == nil { // it may be too long now
+			subs = append(subs, mqtt.Subscription{Filter: f})
+		}
+	}
+	return subs
+}
+
+// leavings are the filters that the rules have no more.
+func (b *Bridge) leavings() []string {
+	wanted := b.cfg.wanted()
+	return slices.DeleteFunc(slices.Clone(b.listening), func(f string) bool {
+		return slices.ContainsFunc(wanted, func(sub mqtt.Subscription) bool { return sub.Filter == f })
+	})
+}
+
+// leave has the server of l forget the leavings, and then the bridge, unless another
+// server may have a session of its own.
+func (b *Bridge) leave(ctx context.Context, l link) {
+	gone := b.leavings()
+	if len(gone) == 0 {
+		return
+	}
+	if l.resumed() {
+		if err := l.unlisten(ctx, gone); err != nil {
+			if ctx.Err() == nil && l.alive().Err() == nil {
+				b.log.Warn("bridge cannot unsubscribe from what no rule of in has any more; the next connection tries again", "filters", gone, "error", err)
+			}
+			return
+		}
+		b.log.Info("bridge has unsubscribed from what no rule of in has any more", "filters", gone)
+	}
+	if len(b.cfg.Servers) == 1 {
+		b.listening = slices.DeleteFunc(b.listening, func(f string) bool { return slices.Contains(gone, f) })
+	}
+}

@@ -1,0 +1,169 @@
+package bridge
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+)
+
+// listening is the configuration of a bridge that wants filters from upstream.
+func listening(filters ...string) Config {
+	cfg := testConfig()
+	cfg.In = []Rule{{Topics: filters, Prefix: "in/"}}
+	return cfg
+}
+
+// unsubscribed reads an UNSUBSCRIBE, answers it, and returns its filters.
+func (c *commander) unsubscribed() []string {
+	p, _ := c.read().(*packets.UnsubscribePacket)
+	if p == nil {
+		return nil
+	}
+	answer := packets.NewControlPacket(packets.Unsuback).(*packets.UnsubackPacket)
+	answer.MessageID = p.MessageID
+	_ = answer.Write(c)
+	slices.Sort(p.Topics)
+	return p.Topics
+}
+
+// reminded returns the filters that the inbox keeps for the next start.
+func (l *fakeLocal) reminded() (filters []string) {
+	for _, f := range l.Filters("bridge/cloud") {
+		if f, ok := strings.CutPrefix(f, "$bridge/cloud/in/"); ok {
+			filters = append(filters, f)
+		}
+	}
+	slices.Sort(filters)
+	return filters
+}
+
+// play is a server that plays one script for each connection.
+func play(t *testing.T, scripts ...func(c *commander)) dialFunc {
+	return piped(t, func(n int, _ string, u upstream) {
+		c := &commander{upstream: u}
+		if n < len(scripts) {
+			scripts[n](c)
+		}
+		c.stay()
+	})
+}
+
+func TestTheServerForgetsWhatNoRuleHasAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		r := newRig(t, listening("a/#", "b/#", "c/d"), local, play(t, func(c *commander) { c.open(false, 0) })).start()
+		synctest.Wait()
+		r.end()
+		if got := local.reminded(); !slices.Equal(got, []string{"a/#", "b/#", "c/d"}) {
+			t.Errorf("the inbox keeps %q", got)
+		}
+		heard := make(chan []string, 10)
+		r = newRig(t, listening("a/#", "c/#"), local, play(t,
+			func(c *commander) { // before the answer it is not forgotten
+				c.open(true, 0)
+				if p, ok := c.read().(*packets.UnsubscribePacket); ok {
+					heard <- p.Topics
+				}
+				_ = c.Close()
+			},
+			func(c *commander) {
+				_, filters := c.open(true, 0)
+				heard <- filters
+				heard <- c.unsubscribed()
+			},
+			func(c *commander) { c.open(true, 0) },
+		)).start()
+		time.Sleep(time.Minute) // virtual
+		if got := local.reminded(); !slices.Equal(got, []string{"a/#", "b/#", "c/#", "c/d"}) {
+			t.Errorf("before the next connection the inbox keeps %q", got)
+		}
+		r.Reconnect()
+		time.Sleep(time.Minute) // virtual
+		if got := local.reminded(); !slices.Equal(got, []string{"a/#", "c/#"}) {
+			t.Errorf("in the end the inbox keeps %q", got)
+		}
+		if s := r.Status(); s.Connects != 3 || s.State != Up {
+			t.Errorf("the status is %+v", s)
+		}
+		r.end()
+		close(heard)
+		var all []string
+		for filters := range heard {
+			slices.Sort(filters)
+			all = append(all, fmt.Sprint(filters))
+		}
+		if want := []string{"[b/# c/d]", "[a/# 1 c/# 1]", "[b/# c/d]"}; !slices.Equal(all, want) {
+			t.Errorf("the server heard %q, want %q", all, want)
+		}
+	})
+}
+
+// A session that the server began anew has nothing to be forgotten.
+func TestAFreshSessionHasNoLeavings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		for _, filter := range []string{"a/#", "b/#"} {
+			fresh := func(c *commander) {
+				c.open(false, 0)
+				if p, ok := c.read().(*packets.UnsubscribePacket); ok {
+					t.Errorf("the server got %v", p)
+				}
+			}
+			r := newRig(t, listening(filter), local, play(t, fresh, fresh)).start()
+			synctest.Wait()
+			r.Reconnect()
+			time.Sleep(time.Second) // virtual
+			r.end()
+			if got := local.reminded(); !slices.Equal(got, []string{filter}) {
+				t.Errorf("the inbox keeps %q", got)
+			}
+		}
+	})
+}
+
+// Each of several servers may have a session of its own, so each connection says it.
+func TestEachServerForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		r := newRig(t, listening("a/#", "b/#"), local, play(t, func(c *commander) { c.open(false, 0) })).start()
+		synctest.Wait()
+		r.end()
+		cfg, n := listening("a/#"), 0
+		cfg.Servers = append(cfg.Servers, "tcp://two")
+		forget := func(c *commander) {
+			c.open(true, 0)
+			if got := c.unsubscribed(); slices.Equal(got, []string{"b/#"}) {
+				n++
+			}
+		}
+		r = newRig(t, cfg, local, play(t, forget, forget)).start()
+		synctest.Wait()
+		r.Reconnect()
+		time.Sleep(time.Second) // virtual
+		r.end()
+		if n != 2 {
+			t.Errorf("%d of 2 connections said it", n)
+		}
+	})
+}
+
+// A filter as long as MQTT allows has no room for a place before it. The bridge works.
+func TestALongFilterIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, long := newLocal(), strings.Repeat("x", 65535)
+		r := newRig(t, listening(long, "a/#"), local, play(t, func(c *commander) { c.open(false, 0) })).start()
+		synctest.Wait()
+		if s := r.Status(); s.State != Up {
+			t.Errorf("the status is %+v", s)
+		}
+		r.end()
+		if got := local.reminded(); !slices.Equal(got, []string{"a/#"}) {
+			t.Errorf("the inbox keeps %d filters", len(got))
+		}
+	})
+}
