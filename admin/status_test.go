@@ -218,6 +218,9 @@ func TestMessagesWhoseRuleIsGoneAreNamed(t *testing.T) {
 	if b := st.Bridges[0]; b.Acknowledged < 1 || b.Unmatched != 2 {
 		t.Errorf("bridge: %+v", b)
 	}
+	if len(st.Losses) != 1 || st.Losses[0].Session != "bridge/cloud" || st.Losses[0].Reason != "unmatched" || st.Losses[0].Count != 2 {
+		t.Errorf("losses: %+v", st.Losses)
+	}
 	if len(st.Problems) != 1 || !strings.Contains(st.Problems[0], "bridge cloud: messages dropped since the start because the rule of out that had queued them is gone: 2;") {
 		t.Errorf("problems: %q", st.Problems)
 	}

@@ -346,6 +346,9 @@ func TestWhatCannotBeCarriedDoesNotBlock(t *testing.T) {
 		if s.Refused != 2 || s.Unmatched != 1 {
 			t.Errorf("the status is %+v", s)
 		}
+		if want := []string{"not_carried command", "not_carried command", "unmatched old/rule"}; !slices.Equal(local.lost, want) {
+			t.Errorf("lost are %q, want %q", local.lost, want)
+		}
 		if got, want := <-got, []string{"sensor/a ", "/x "}; !slices.Equal(got, want) {
 			t.Errorf("the server got %q, want %q", got, want)
 		}

@@ -33,6 +33,7 @@ type fakeLocal struct {
 	subs      []mqtt.Subscription
 	states    []string // what the bridge published
 	report    []byte   // what it published last
+	lost      []string // what the bridge dropped
 
 	dead *fakeLocal // what the server refused; nil in itself
 
@@ -260,6 +261,13 @@ func (in *fakeInbox) Ack(seq uint64) {
 	if l.remaining--; l.remaining == 0 {
 		close(l.drained)
 	}
+}
+
+func (in *fakeInbox) Drop(d mqtt.Delivery, reason string) {
+	in.local.mu.Lock()
+	in.local.lost = append(in.local.lost, reason+" "+d.Topic)
+	in.local.mu.Unlock()
+	in.Ack(d.Seq)
 }
 
 func (in *fakeInbox) Arrived() (messages, bytes uint64) {

@@ -198,17 +198,25 @@ func checkSize(topic string, payload int) error {
 	return nil
 }
 
-// drop acknowledges d, which would block the queue for ever, counts it, and says
+// Why a message in the queue is lost, for the loss ledger.
+const (
+	lostUnmatched  = "unmatched"   // its rule is gone
+	lostNotCarried = "not_carried" // no broker takes the topic that its rule makes, or it is too large for MQTT
+)
+
+// drop takes d out of the queue, which it would block for ever, counts it, and says
 // so once for each filter.
 func (u *uplink) drop(d mqtt.Delivery, why error) {
+	reason := lostNotCarried
 	u.monitor.update(func(s *Status) {
 		if errors.Is(why, errUnmatched) {
 			s.Unmatched++
+			reason = lostUnmatched
 		} else {
 			s.Refused++
 		}
 	})
-	u.inbox.Ack(d.Seq)
+	u.inbox.Drop(d, reason)
 	_, filter := ruleFor(u.cfg.Out, d.Topic)
 	if u.warned.first(filter) {
 		u.log.Warn("bridge drops messages that it cannot carry: check topics, strip and prefix of its rules",

@@ -192,6 +192,17 @@ func (in *inbox) Ack(seq uint64) {
 	in.s.b.endTurn(t)
 }
 
+func (in *inbox) Drop(d mqtt.Delivery, reason string) {
+	select {
+	case <-in.done:
+		return // the message comes again
+	default:
+	}
+	t := in.s.b.newTurn(in.done)
+	in.s.dropSeq(t, d.Seq, d.Topic, reason)
+	in.s.b.endTurn(t)
+}
+
 func (in *inbox) Arrived() (messages, bytes uint64) {
 	now := in.s.arrivals()
 	return now.messages - in.before.messages, now.bytes - in.before.bytes

@@ -167,3 +167,51 @@ func TestFiltersOfAnInbox(t *testing.T) {
 		t.Errorf("after a restart they are %q", got)
 	}
 }
+
+// What a consumer gives up is lost, and counted before it is owed no more.
+func TestWhatAnInboxDropsIsInTheLedger(t *testing.T) {
+	for name, lanes := range map[string]bool{"in order": false, "live first": true} {
+		t.Run(name, func(t *testing.T) {
+			d := newBed(t, nil)
+			in, err := d.b.OpenInbox(d.ctx(), "up", mqtt.InboxOptions{LiveFirst: lanes}, mqtt.Subscription{Filter: "a/#", QoS: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			recv := in.Recv
+			if lanes {
+				recv = in.RecvLive
+			}
+			for i := range 3 {
+				if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a/b", Payload: []byte("xyz"), QoS: 1}, nil); err != nil {
+					t.Fatal(err)
+				}
+				m, err := recv(d.ctx())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i == 1 {
+					in.Ack(m.Seq)
+					in.Drop(m, "unmatched") // which is no more under way
+					continue
+				}
+				if i == 2 {
+					m.Topic = "other"
+				}
+				in.Drop(m, "unmatched")
+			}
+			in.Close()
+			d.restart()
+			list := d.b.Losses()
+			for i := range list {
+				list[i].First, list[i].Last = time.Time{}, time.Time{}
+			}
+			want := []Loss{
+				{Session: "up", Filter: "a/#", Reason: "unmatched", Count: 1, Bytes: list[0].Bytes},
+				{Session: "up", Filter: "other", Reason: "unmatched", Count: 1, Bytes: list[0].Bytes},
+			}
+			if !slices.Equal(list, want) || list[0].Bytes < 6 || list[0].Bytes > 16 || d.b.Backlog("up") != 0 {
+				t.Errorf("the ledger has %+v, want %+v; %d are queued", list, want, d.b.Backlog("up"))
+			}
+		})
+	}
+}

@@ -313,11 +313,31 @@ func (s *session) answered(t *turn, id uint16, sl slot, ok bool) (wrong bool) {
 func (s *session) ackSeq(t *turn, seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := s.window.findSeq(seq); i >= 0 {
-		s.delivered(t, s.window.slots.remove(i))
-	} else if sl, ok := s.live.take(seq); ok {
+	if sl, ok := s.takeSeq(seq); ok {
 		s.delivered(t, sl)
 	}
+}
+
+// dropSeq counts as lost what the consumer inside the process has and does not want.
+func (s *session) dropSeq(t *turn, seq uint64, topic, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl, ok := s.takeSeq(seq)
+	if !ok {
+		return
+	}
+	s.drop(1)
+	s.enterLoss(lossKey{s.name(), s.owedBy(topic), reason}, 1, uint64(max(0, int64(sl.cost)-diskOverhead)))
+	s.settled(t, &sl.claim)
+	s.pump(t)
+}
+
+// takeSeq removes the message at seq from what is under way. The caller holds mu.
+func (s *session) takeSeq(seq uint64) (slot, bool) {
+	if i := s.window.findSeq(seq); i >= 0 {
+		return s.window.slots.remove(i), true
+	}
+	return s.live.take(seq)
 }
 
 // pubrec takes the consumer's word that it has a QoS 2 message. The PUBREL that

@@ -165,6 +165,10 @@ type Inbox interface {
 	// goroutine and in any order. An unknown seq is no error.
 	Ack(seq uint64)
 
+	// Drop is Ack for a delivery that its consumer gives up: it goes into the loss
+	// ledger, with the reason, in one word.
+	Drop(d Delivery, reason string)
+
 	// PublishOnce is PublishAsync for a message that upstream numbers with id
 	// until it knows that the gateway has taken responsibility and says so: then
 	// Release is called. What comes with the id before that is the same message and
