@@ -24,8 +24,8 @@ func problems(st *Status, unready error) []string {
 			add("bridge %s: messages dropped since the start because they cannot be carried: %d; check strip and prefix of its rules", b.Name, b.Refused)
 		}
 		if b.Unmatched > 0 {
-			add("bridge %s: messages dropped since the start because the rule of out that had queued them is gone: %d; "+
-				"to keep those that still wait, write its topics under out again and restart", b.Name, b.Unmatched)
+			add("bridge %s: messages dropped since the start because the rule of out that had queued them is gone: %d, the last on %s; "+
+				"to keep those that still wait, write its topics under out again and restart", b.Name, b.Unmatched, b.LastUnmatched)
 		}
 	}
 	for _, q := range st.Sessions {

@@ -48,11 +48,12 @@ type Bridge struct {
 	BacklogBytes      int64     `json:"backlog_bytes"`   // of them
 	Error             string    `json:"error,omitempty"` // why it is not up, or was not the last time
 	ErrorAt           time.Time `json:"error_at,omitzero"`
-	Acknowledged      uint64    `json:"acknowledged"` // messages the server acknowledged
-	Refused           uint64    `json:"refused"`      // messages that can never be carried, and were dropped
-	Unmatched         uint64    `json:"unmatched"`    // messages queued under rules that are gone, and dropped
-	DeadLetters       int64     `json:"dead_letters"` // messages the server refused for good, kept aside
-	InFlight          int       `json:"in_flight"`    // sent and not yet acknowledged
+	Acknowledged      uint64    `json:"acknowledged"`             // messages the server acknowledged
+	Refused           uint64    `json:"refused"`                  // messages that can never be carried, and were dropped
+	Unmatched         uint64    `json:"unmatched"`                // messages queued under rules that are gone, and dropped
+	LastUnmatched     string    `json:"last_unmatched,omitempty"` // topic of the last of them
+	DeadLetters       int64     `json:"dead_letters"`             // messages the server refused for good, kept aside
+	InFlight          int       `json:"in_flight"`                // sent and not yet acknowledged
 	Connects          uint64    `json:"connects"`
 	LastAck           time.Time `json:"last_ack,omitzero"`
 	LastAckAgeSeconds *Seconds  `json:"last_ack_age_seconds,omitempty"` // nil: never
@@ -164,7 +165,7 @@ func newBridge(b bridge.Status, waiting mqtt.Waiting, dead int64) Bridge {
 		Name: b.Name, Server: b.Server, State: b.State.String(),
 		Since: b.Since.UTC(), StateAgeSeconds: since(b.Since), Backlog: waiting.Messages, BacklogBytes: waiting.Bytes,
 		Error: b.Error, ErrorAt: b.ErrorAt.UTC(),
-		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched, DeadLetters: dead,
+		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched, LastUnmatched: oneText(b.LastUnmatched), DeadLetters: dead,
 		InFlight: b.InFlight, Connects: b.Connects,
 		LastAck: b.LastAck.UTC(), LastAckAgeSeconds: sinceEver(b.LastAck),
 		Rate: b.Rate, Returns: b.Returns, Failures: b.Failures, In: b.In,

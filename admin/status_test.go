@@ -76,7 +76,7 @@ func example() Status {
 			},
 			{
 				Name: "cloud", Server: "tcp://emqx-1.example.com:1883", State: "down", Since: day, StateAgeSeconds: 754,
-				Backlog: 1234, BacklogBytes: 123400, OldestAgeSeconds: &ninety, SecondsToEmpty: &ninety, Failures: map[string]uint64{"tcp": 7}, Refused: 1, Unmatched: 2, DeadLetters: 3, ErrorAt: day,
+				Backlog: 1234, BacklogBytes: 123400, OldestAgeSeconds: &ninety, SecondsToEmpty: &ninety, Failures: map[string]uint64{"tcp": 7}, Refused: 1, Unmatched: 2, LastUnmatched: "meter/a", DeadLetters: 3, ErrorAt: day,
 				Error: "there is no route to emqx-1.example.com:1883: is the network up? (dial tcp: network is unreachable)",
 			},
 		},
@@ -221,7 +221,7 @@ func TestMessagesWhoseRuleIsGoneAreNamed(t *testing.T) {
 	if len(st.Losses) != 1 || st.Losses[0].Session != "bridge/cloud" || st.Losses[0].Reason != "unmatched" || st.Losses[0].Count != 2 {
 		t.Errorf("losses: %+v", st.Losses)
 	}
-	if len(st.Problems) != 1 || !strings.Contains(st.Problems[0], "bridge cloud: messages dropped since the start because the rule of out that had queued them is gone: 2;") {
+	if len(st.Problems) != 1 || !strings.Contains(st.Problems[0], "bridge cloud: messages dropped since the start because the rule of out that had queued them is gone: 2, the last on meter/b;") {
 		t.Errorf("problems: %q", st.Problems)
 	}
 }
@@ -267,8 +267,8 @@ func TestProblems(t *testing.T) {
 		{"messages that no rule can carry", func(s *Status) { s.Bridges[0].Refused = 3 }, nil, []string{
 			"bridge cloud: messages dropped since the start because they cannot be carried: 3; check strip and prefix of its rules",
 		}},
-		{"messages whose rule is gone", func(s *Status) { s.Bridges[0].Unmatched = 5 }, nil, []string{
-			"bridge cloud: messages dropped since the start because the rule of out that had queued them is gone: 5; to keep those that still wait, write its topics under out again and restart",
+		{"messages whose rule is gone", func(s *Status) { s.Bridges[0].Unmatched, s.Bridges[0].LastUnmatched = 5, "meter/a" }, nil, []string{
+			"bridge cloud: messages dropped since the start because the rule of out that had queued them is gone: 5, the last on meter/a; to keep those that still wait, write its topics under out again and restart",
 		}},
 		{"a queue that nobody takes", func(s *Status) {
 			s.Sessions = []broker.SessionStatus{{ID: "bridge/cloud", Inbox: true, Queued: 9}, {ID: "bridge/old", Inbox: true, Unclaimed: true, Queued: 3}}

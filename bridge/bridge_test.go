@@ -343,7 +343,7 @@ func TestWhatCannotBeCarriedDoesNotBlock(t *testing.T) {
 		<-local.empty()
 		s := r.Status()
 		r.end()
-		if s.Refused != 2 || s.Unmatched != 1 {
+		if s.Refused != 2 || s.Unmatched != 1 || s.LastUnmatched != "old/rule" {
 			t.Errorf("the status is %+v", s)
 		}
 		if want := []string{"not_carried command", "not_carried command", "unmatched old/rule"}; !slices.Equal(local.lost, want) {

@@ -50,20 +50,21 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // Status is how a bridge fares. How much is queued, the broker's session
 // bridge/NAME knows.
 type Status struct {
-	Name         string    `json:"name"`
-	Server       string    `json:"server"` // connected, or tried last
-	State        State     `json:"state"`
-	Since        time.Time `json:"since"`        // since when it is up, or is not
-	Error        string    `json:"error"`        // why it is not up, or was not the last time; in words to act on
-	ErrorAt      time.Time `json:"error_at"`     // zero: never
-	Acknowledged uint64    `json:"acknowledged"` // messages the server acknowledged; QoS 0: were written
-	Refused      uint64    `json:"refused"`      // messages that can never be carried, and were dropped
-	Unmatched    uint64    `json:"unmatched"`    // messages queued under rules that are gone, and dropped
-	DeadLetters  uint64    `json:"dead_letters"` // messages the server refused for good, and put aside since the start
-	InFlight     int       `json:"in_flight"`    // sent and not yet acknowledged
-	LastAck      time.Time `json:"last_ack"`     // zero: never
-	Connects     uint64    `json:"connects"`
-	Returns      uint64    `json:"returns"` // to the first server, because it is well again
+	Name          string    `json:"name"`
+	Server        string    `json:"server"` // connected, or tried last
+	State         State     `json:"state"`
+	Since         time.Time `json:"since"`          // since when it is up, or is not
+	Error         string    `json:"error"`          // why it is not up, or was not the last time; in words to act on
+	ErrorAt       time.Time `json:"error_at"`       // zero: never
+	Acknowledged  uint64    `json:"acknowledged"`   // messages the server acknowledged; QoS 0: were written
+	Refused       uint64    `json:"refused"`        // messages that can never be carried, and were dropped
+	Unmatched     uint64    `json:"unmatched"`      // messages queued under rules that are gone, and dropped
+	LastUnmatched string    `json:"last_unmatched"` // topic of the last of them
+	DeadLetters   uint64    `json:"dead_letters"`   // messages the server refused for good, and put aside since the start
+	InFlight      int       `json:"in_flight"`      // sent and not yet acknowledged
+	LastAck       time.Time `json:"last_ack"`       // zero: never
+	Connects      uint64    `json:"connects"`
+	Returns       uint64    `json:"returns"` // to the first server, because it is well again
 
 	Failures map[string]uint64 `json:"failures"` // tries and connections that failed, by cause
 

@@ -211,6 +211,7 @@ func (u *uplink) drop(d mqtt.Delivery, why error) {
 	u.monitor.update(func(s *Status) {
 		if errors.Is(why, errUnmatched) {
 			s.Unmatched++
+			s.LastUnmatched = d.Topic
 			reason = lostUnmatched
 		} else {
 			s.Refused++
