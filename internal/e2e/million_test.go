@@ -41,9 +41,12 @@ func TestAMillionQueued(t *testing.T) {
 	t.Log("| protocol, order, round trip, window | messages | msg/s | window / round trip measured | another client before, after | µs of the gateway, of mosquitto | RssAnon | live p99 quiet, draining | local |")
 	for _, protocol := range []int{4, 5} {
 		for _, order := range []string{"in_order", "live_first"} {
-			for _, path := range []struct{ rtt, window int }{{0, 100}, {0, 250}, {20, 250}, {200, 1000}} {
-				t.Run(fmt.Sprintf("protocol %d %s %d ms %d", protocol, order, path.rtt, path.window), func(t *testing.T) {
-					newYard(t, protocol, order, time.Duration(path.rtt)*time.Millisecond, path.window).drain(*queued)
+			for _, path := range []struct {
+				rtt, window int
+				rate        string
+			}{{0, 100, "0"}, {0, 250, "0"}, {0, 250, "30000/s"}, {20, 250, "0"}, {200, 1000, "0"}} {
+				t.Run(fmt.Sprintf("protocol %d %s %d ms %d at %s", protocol, order, path.rtt, path.window, strings.TrimSuffix(path.rate, "/s")), func(t *testing.T) {
+					newYard(t, protocol, order, time.Duration(path.rtt)*time.Millisecond, path.window, path.rate).drain(*queued)
 				})
 			}
 		}
@@ -64,7 +67,7 @@ type yard struct {
 	quarters quarters
 }
 
-func newYard(t *testing.T, protocol int, order string, rtt time.Duration, window int) *yard {
+func newYard(t *testing.T, protocol int, order string, rtt time.Duration, window int, rate string) *yard {
 	y := &yard{t: t, protocol: protocol, order: order, window: window, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), way: testbed.ReserveAddr(t)}
 	write(t, y.conf, fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_inflight_messages 0\nmax_queued_messages 0\nuser %s\n", port(y.way), user()))
 	if rtt == 0 {
@@ -85,8 +88,8 @@ func newYard(t *testing.T, protocol int, order string, rtt time.Duration, window
     servers: ["tcp://%s"]
     protocol: %d
     max_inflight: %d
-    catch_up: {order: %s}
-`, y.way, protocol, window, order))
+    catch_up: {order: %s, rate: %s}
+`, y.way, protocol, window, order, rate))
 	})
 	y.g.awaitUplink()
 	return y
