@@ -247,6 +247,27 @@ func TestLossIsOnDiskWithThePositionThatLeftItBehind(t *testing.T) {
 	d.wantLosses("sub a expired 1")
 }
 
+// Nor must an acknowledgement, of what an inbox gives up before the disk has it.
+func TestWhatAnInboxDropsIsOnDiskBeforeItsPublisherIsTold(t *testing.T) {
+	d := newBed(t, nil)
+	in := d.inbox("up", "a")
+	told := make(chan error, 1)
+	if err := d.b.PublishAsync(d.ctx(), mqtt.Message{Topic: "a", QoS: 1}, func(err error) { told <- err }); err != nil {
+		t.Fatal(err)
+	}
+	m, err := in.Recv(d.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Drop(m, "not_carried")
+	if err := <-told; err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	d.crash()
+	d.wantLosses("up a not_carried 1")
+}
+
 // A row that makes room is removed from the store, also when it came back and
 // made room again meanwhile: else a restart would count it twice.
 func TestRowsThatMadeRoomAreNotInTheStore(t *testing.T) {

@@ -328,6 +328,9 @@ func (s *session) dropSeq(t *turn, seq uint64, topic, reason string) {
 	}
 	s.drop(1)
 	s.enterLoss(lossKey{s.name(), s.owedBy(topic), reason}, 1, uint64(max(0, int64(sl.cost)-diskOverhead)))
+	if sl.rec != nil {
+		s.b.commit.lost(sl.rec, s)
+	}
 	s.settled(t, &sl.claim)
 	s.pump(t)
 }
