@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tidegate/internal/clock"
@@ -41,6 +42,8 @@ type Bridge struct {
 	look    openFunc // as another client, which wants nothing
 	monitor monitor
 	leg     leg
+
+	returning atomic.Int64 // dead letters that Requeue has still to put back
 
 	observe func(Change)
 	status  string // topic here of what the link itself says upstream; "": none
@@ -298,7 +301,7 @@ func (b *Bridge) up(ctx context.Context, server string) {
 		s.State, s.Since = Up, time.Now()
 		s.Connects++
 	})
-	b.measureAnew(0)
+	b.measureAnew()
 	b.tell(nil)
 	b.saidDown = false
 	b.log.Info("bridge is up", "server", server)

@@ -99,13 +99,19 @@ func (b *Bridge) Requeue(ctx context.Context) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	b.measureAnew(int64(left))
+	b.returning.Add(int64(left))
+	b.measureAnew()
 	for n < left && err == nil {
 		if err = b.requeue(ctx, inbox); err == nil {
 			n++
+			b.returning.Add(-1)
 		}
 	}
 	inbox.Close()
+	if err != nil { // the others do not come
+		b.returning.Add(int64(n - left))
+		b.measureAnew()
+	}
 	if errors.Is(err, mqtt.ErrClosed) { // somebody else has it now
 		return n, err
 	}

@@ -35,6 +35,8 @@ type fakeLocal struct {
 	report    []byte   // what it published last
 	lost      []string // what the bridge dropped
 
+	takes time.Duration // for each message that is published
+
 	dead *fakeLocal // what the server refused; nil in itself
 
 	received numbers // of messages from upstream at QoS 2
@@ -79,6 +81,7 @@ func (l *fakeLocal) Publish(ctx context.Context, m mqtt.Message) error {
 	if m.Retain {
 		panic("retained: " + m.Topic)
 	}
+	pause(ctx, l.takes)
 	if mqtt.Match("$bridge/cloud/dead/#", m.Topic) {
 		l.dead.add(m)
 	} else if mqtt.Match("$bridge/cloud/again/#", m.Topic) {

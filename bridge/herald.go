@@ -114,14 +114,15 @@ func (p *pace) step(now time.Time, acked uint64, backlog int64) {
 
 // measure brings the rates of the status up to date. It is done whenever somebody asks:
 // a backlog may be gone before the next report is due.
-func (b *Bridge) measure() {
-	b.monitor.measure(b.local.Backlog(places{b.cfg.Name}.inbox()), (*pace).step)
-}
+func (b *Bridge) measure() { b.monitor.measure(b.ahead(), (*pace).step) }
 
-// measureAnew has the rates begin where another backlog does, of what is there and so
-// much more that comes now: what was before says nothing of how long this one takes.
-func (b *Bridge) measureAnew(more int64) {
-	b.monitor.measure(b.local.Backlog(places{b.cfg.Name}.inbox())+more, (*pace).begin)
+// measureAnew has the rates begin where another backlog does: what was before says
+// nothing of how long this one takes.
+func (b *Bridge) measureAnew() { b.monitor.measure(b.ahead(), (*pace).begin) }
+
+// ahead is what waits, with the dead letters that are being put back.
+func (b *Bridge) ahead() int64 {
+	return b.local.Backlog(places{b.cfg.Name}.inbox()) + b.returning.Load()
 }
 
 // herald publishes reports until ctx is done.

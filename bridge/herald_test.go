@@ -121,6 +121,37 @@ func TestTheTimeToEmptyOfWhatIsPutBack(t *testing.T) {
 	})
 }
 
+// To put them back takes its time, for each has to be safe. Here somebody breaks it off
+// after half of them.
+func TestTheTimeToEmptyWhileMuchIsPutBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		local.takes = 10 * time.Millisecond
+		cfg := testConfig()
+		cfg.MaxInflight = 1
+		r := newRig(t, cfg, local, piped(t, takesTwenty)).start()
+		time.Sleep(time.Hour) // virtual
+		for _, m := range numbered(2000) {
+			local.dead.add(deadLetter(m, places{"cloud"}, errUnmatched))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		broken := make(chan error, 1)
+		go func() {
+			_, err := r.Requeue(ctx)
+			broken <- err
+		}()
+		for range 10 {
+			time.Sleep(3 * time.Second) // virtual
+			r.isOnTime(20)
+		}
+		if err := <-broken; err == nil {
+			t.Error("all was put back")
+		}
+		r.end()
+	})
+}
+
 // However soon they are gone, the rate has counted them.
 func TestTheRateOfWhatIsPutBackAndGoneAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
