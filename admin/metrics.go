@@ -36,7 +36,7 @@ var gatewayMetrics = []metric[Status]{
 	{"tidegate_broker_packets_received_total", "MQTT packets from clients.", func(s *Status) float64 { return float64(s.Broker.PacketsReceived) }},
 	{"tidegate_broker_messages_received_total", "Messages from clients and adapters.", func(s *Status) float64 { return float64(s.Broker.MessagesReceived) }},
 	{"tidegate_broker_messages_sent_total", "Messages to clients.", func(s *Status) float64 { return float64(s.Broker.MessagesSent) }},
-	{"tidegate_broker_messages_dropped_total", "Messages dropped because a bound was reached.", func(s *Status) float64 { return float64(s.Broker.MessagesDropped) }},
+	{"tidegate_broker_messages_dropped_total", "Messages dropped because a bound was reached, they had expired, or a bridge could not carry them.", func(s *Status) float64 { return float64(s.Broker.MessagesDropped) }},
 	{"tidegate_broker_connections_refused_total", "Connections with no CONNECT, a wrong one, or one too many.", func(s *Status) float64 { return float64(s.Broker.ConnectionsRefused) }},
 	{"tidegate_broker_bad_credentials_total", "Connections refused for a wrong user name or password.", func(s *Status) float64 { return float64(s.Broker.BadCredentials) }},
 	{"tidegate_broker_not_authorized_total", "Connections refused because the client, or its will, has no right.", func(s *Status) float64 { return float64(s.Broker.NotAuthorized) }},

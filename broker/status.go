@@ -33,7 +33,7 @@ type Status struct {
 	PacketsReceived    uint64 `json:"packets_received"`
 	MessagesReceived   uint64 `json:"messages_received"`   // from clients and adapters
 	MessagesSent       uint64 `json:"messages_sent"`       // to clients, without those at QoS 0 nobody had room for
-	MessagesDropped    uint64 `json:"messages_dropped"`    // because a bound was reached
+	MessagesDropped    uint64 `json:"messages_dropped"`    // a bound was reached, they had expired, or an inbox gave them up
 	ConnectionsRefused uint64 `json:"connections_refused"` // no CONNECT, a wrong one, or too many
 	RetainedRefused    uint64 `json:"retained_refused"`    // not kept because a bound was reached
 
