@@ -89,6 +89,23 @@ func (i *insider) ack(_ packet.Type, id uint16) {
 	synctest.Wait()
 }
 
+// giveUp drops what the inbox was handed as id.
+func (o *ower) giveUp(in *insider, id uint16) {
+	d := o.under(id)
+	if d == nil {
+		o.x.t.Errorf("%s gives up %d, under which it was sent nothing", o.id, id)
+		return
+	}
+	o.x.diary.note("%s gives up %d", o.id, d.m.n)
+	o.queue = slices.DeleteFunc(o.queue, func(other *debt) bool { return other == d })
+	o.lose(d, "given_up")
+	in.mu.Lock()
+	seq := in.seqs[id]
+	in.mu.Unlock()
+	in.Drop(mqtt.Delivery{Message: mqtt.Message{Topic: d.m.topic}, Seq: seq}, "given_up")
+	synctest.Wait()
+}
+
 func (i *insider) send([]byte) {}
 
 func (i *insider) Close() error {

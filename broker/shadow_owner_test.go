@@ -170,6 +170,10 @@ func (o *ower) acknowledge(pick func(int) int) bool {
 	if i < len(o.puback) {
 		id := o.puback[i]
 		o.puback = slices.Delete(o.puback, i, i+1)
+		if in, ok := o.c.(*insider); ok && o.x.rnd.IntN(4) == 0 {
+			o.giveUp(in, id)
+			return true
+		}
 		o.settle(id, false)
 		o.c.ack(packet.TypePuback, id)
 		return true

@@ -103,7 +103,7 @@ type debt struct {
 }
 
 // TestShadow plays publishers and subscribers that come, go, subscribe, unsubscribe,
-// acknowledge out of order and end their sessions, an inbox, members of a share,
+// acknowledge out of order and end their sessions, an inbox that drops some, members of a share,
 // messages that expire, queues that overflow, rewritten segments, restarts and power
 // cuts, in virtual time, and compares the broker with a model after each step.
 func TestShadow(t *testing.T) {
