@@ -64,6 +64,7 @@ type Bridge struct {
 	saidDown  bool            // the log knows
 
 	listening []string // filters that the sessions of the servers may have; nil: not known yet
+	saidKept  bool     // the log knows that a server does not forget some
 
 	saidRefused bool    // the log knows that a subscription is refused
 	suspect     suspect // may be why the server ends connections

@@ -60,8 +60,9 @@ func (b *Bridge) leave(ctx context.Context, l link) {
 	}
 	if l.resumed() {
 		if err := l.unlisten(ctx, gone); err != nil {
-			if ctx.Err() == nil && l.alive().Err() == nil {
-				b.log.Warn("bridge cannot unsubscribe from what no rule of in has any more; the next connection tries again", "filters", gone, "error", err)
+			if !b.saidKept && ctx.Err() == nil && l.alive().Err() == nil {
+				b.saidKept = true
+				b.log.Warn("bridge cannot unsubscribe from what no rule of in has any more; each connection tries again", "filters", gone, "error", err)
 			}
 			return
 		}

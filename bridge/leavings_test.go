@@ -103,6 +103,30 @@ func TestTheServerForgetsWhatNoRuleHasAnyMore(t *testing.T) {
 	})
 }
 
+// One that does not answer is asked again over the next connection, and that is said once.
+func TestAServerThatDoesNotForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, asked := newLocal(), 0
+		r := newRig(t, listening("a/#", "b/#"), local, play(t, func(c *commander) { c.open(false, 0) })).start()
+		synctest.Wait()
+		r.end()
+		mute := func(c *commander) {
+			c.open(true, 0)
+			if _, ok := c.read().(*packets.UnsubscribePacket); ok {
+				asked++
+			}
+		}
+		r = newRig(t, listening("a/#"), local, play(t, mute, mute)).start()
+		time.Sleep(time.Minute) // virtual
+		r.Reconnect()
+		time.Sleep(time.Minute) // virtual
+		r.end()
+		if n := r.log.count("cannot unsubscribe"); asked != 2 || n != 1 {
+			t.Errorf("the server was asked %d times, the log says %d times that it does not answer", asked, n)
+		}
+	})
+}
+
 // A session that the server began anew has nothing to be forgotten.
 func TestAFreshSessionHasNoLeavings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
