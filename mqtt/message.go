@@ -166,7 +166,8 @@ type Inbox interface {
 	Ack(seq uint64)
 
 	// Drop is Ack for a delivery that its consumer gives up: it goes into the loss
-	// ledger, with the reason, in one word.
+	// ledger, with the reason, in one word. At QoS 0 nothing was owed, and nothing is
+	// counted.
 	Drop(d Delivery, reason string)
 
 	// PublishOnce is PublishAsync for a message that upstream numbers with id
