@@ -22,6 +22,7 @@ type gather struct {
 	due     bool   // bytes are to be written
 	writing bool
 	written chan struct{} // closed when the write under way has ended; nil: nobody waits for that
+	failed  error         // of a write, which may have stopped in the middle of a packet, so that nothing can follow
 }
 
 // flush writes what is there.
@@ -73,22 +74,23 @@ func (g *gather) wait() <-chan struct{} {
 func (g *gather) put(packet []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.failed != nil {
+		return
+	}
 	g.bytes = append(g.bytes, packet...)
 	publish := len(packet) > 0 && packet[0]>>4 == typePublish
 	g.due = g.due || !publish || len(g.bytes) >= maxGathered
 }
 
-// drive writes what is due, unless somebody does already, and returns the first error.
-func (g *gather) drive() (err error) {
+// drive writes what is due, unless somebody does already, and returns why nothing is
+// written any more.
+func (g *gather) drive() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for !g.writing && g.due && len(g.bytes) > 0 {
-		failed := g.writeLocked()
-		if err == nil {
-			err = failed
-		}
+	for g.failed == nil && !g.writing && g.due && len(g.bytes) > 0 {
+		g.failed = g.writeLocked()
 	}
-	return err
+	return g.failed
 }
 
 // writeLocked writes what is there, without the lock.

@@ -236,3 +236,27 @@ func TestTheLeaveOfAServerThatReadsNothing(t *testing.T) {
 		}
 	})
 }
+
+// A write that has failed may have stopped in the middle of a packet: what follows would be
+// taken for the rest of it.
+func TestNothingFollowsAWriteThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer there.Close()
+		w := newWire(here, time.Hour, time.Second, 1024)
+		w.up.Store(true)
+		_, _ = w.Write([]byte{0x30, 5, 0, 1, 'a', 'x', 'y'})
+		go w.flush()
+		synctest.Wait()
+		go w.Write([]byte{0xc0, 0})
+		synctest.Wait()
+		_, _ = io.ReadFull(there, make([]byte, 5))
+		time.Sleep(time.Second + 1)
+		if got, err := io.ReadAll(there); err != nil || len(got) > 0 {
+			t.Errorf("then the server got %x, %v", got, err)
+		}
+		if err := context.Cause(w.alive); !errors.Is(err, errNotReading) {
+			t.Errorf("the link ended with %v", err)
+		}
+	})
+}
