@@ -16,7 +16,8 @@
 //
 // A message takes this way: inbox, uplink.go send (routes.go, rules.go), paho.go, gather.go,
 // wire.go, the server; its acknowledgement comes back through guard.go, receipts.go,
-// flight.go, inbox, all in the goroutine that reads. It is acknowledged to the inbox only when the server acknowledged it
+// flight.go, inbox, all in the goroutine that reads, which sleeps until there is a handful of
+// them (handful.go). It is acknowledged to the inbox only when the server acknowledged it
 // over the link that is still up. How many are under way, window.go and depth.go decide; what
 // the server refuses for good goes to an inbox of its own, see dead.go.
 //

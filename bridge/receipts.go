@@ -3,6 +3,7 @@ package bridge
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"tidegate/mqtt"
 	"tidegate/mqtt/packet"
@@ -24,10 +25,13 @@ type owner interface {
 // The link keeps far fewer messages under way than there are identifiers, so that there
 // is a free one.
 type receipts struct {
-	mu    sync.Mutex
-	last  uint16
-	list  map[uint16]owner
-	fresh owner // was acknowledged last, and has not heard of a rest; of the goroutine that reads
+	mu   sync.Mutex
+	last uint16
+	list map[uint16]owner
+
+	// Of the goroutine that reads.
+	fresh   owner // was acknowledged last, and has not heard of a rest
+	handful handful
 }
 
 // firstID is the lowest packet identifier of a PUBLISH. Those below are the client's, which
@@ -65,6 +69,7 @@ func (s *receipts) accepted(id uint16) { s.answered(id, nil) }
 func (s *receipts) answered(id uint16, err error) {
 	if o := s.take(id); o != nil {
 		s.fresh = o
+		s.handful.took()
 		o.acknowledged(err)
 	}
 }
@@ -75,6 +80,13 @@ func (s *receipts) rest() {
 		s.fresh = nil
 		o.rest()
 	}
+}
+
+// worth returns how many acknowledgements are worth waking up for.
+func (s *receipts) worth(now time.Time) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handful.of(len(s.list), now)
 }
 
 // publisher writes PUBLISH over a wire, past the client and with the gateway's own codec.

@@ -88,6 +88,9 @@ func (c *webSocketConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// NetConn returns the socket.
+func (c *webSocketConn) NetConn() net.Conn { return c.raw }
+
 // Close does not take leave, see encrypted.
 func (c *webSocketConn) Close() error { return c.raw.Close() }
 

@@ -117,9 +117,15 @@ func (w *window) leave(of stream, sent, now time.Time) {
 	w.mu.Unlock()
 }
 
-// wake has those look again who wait for a place.
+// wake has those look again who wait for a place and can have one: a goroutine that
+// wakes for nothing costs more than a message does.
 func (w *window) wake() {
-	for _, room := range w.room {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for of, room := range w.room {
+		if !w.waits[of] || !w.free(stream(of)) {
+			continue
+		}
 		select {
 		case room <- struct{}{}:
 		default:

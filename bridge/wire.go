@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"tidegate/internal/quiet"
 )
 
 // wire is the network connection under a paho client. It sees the end of the
@@ -18,6 +20,7 @@ import (
 // although paho pings it, or does not take a write within patience, is lost.
 type wire struct {
 	net.Conn
+	socket   quiet.Patient // below everything; nil: there is none
 	in       *guard
 	receipts *receipts
 	out      gather
@@ -35,7 +38,7 @@ type wire struct {
 // newWire puts a wire over conn that takes packets of at most limit bytes from
 // the server.
 func newWire(conn net.Conn, silence, patience time.Duration, limit int) *wire {
-	w := &wire{Conn: conn, receipts: newReceipts(), silence: silence, begin: time.Now(), released: make(chan struct{})}
+	w := &wire{Conn: conn, socket: quiet.Under(conn), receipts: newReceipts(), silence: silence, begin: time.Now(), released: make(chan struct{})}
 	w.out.write = w.write
 	w.patience.Store(int64(patience))
 	w.in = &guard{src: bufio.NewReader(readerFunc(w.fill)), limit: limit, acked: w.receipts.accepted} // paho reads single bytes
@@ -70,13 +73,25 @@ func (w *wire) Read(b []byte) (int, error) {
 func (w *wire) fill(b []byte) (int, error) {
 	w.receipts.rest()
 	if w.up.Load() {
-		_ = w.SetReadDeadline(time.Now().Add(w.silence))
+		w.await(time.Now())
 	}
 	n, err := w.Conn.Read(b)
 	if n > 0 {
 		w.last.Store(int64(time.Since(w.begin)))
 	}
 	return n, err
+}
+
+// puback is how many bytes a PUBACK has at least.
+const puback = 4
+
+// await has the next Read wait for a handful of acknowledgements, and a while for anything.
+func (w *wire) await(now time.Time) {
+	if deadline := now.Add(w.silence); w.socket != nil {
+		w.socket.Await(puback*w.receipts.worth(now), patience, deadline)
+	} else {
+		_ = w.SetReadDeadline(deadline)
+	}
 }
 
 // heard returns when the server last sent anything, or when the wire was made.

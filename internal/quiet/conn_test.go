@@ -4,10 +4,12 @@ package quiet
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -139,8 +141,78 @@ func TestReadsAndWritesTakeNoMemory(t *testing.T) {
 	from, to, b := Over(here), Over(there), make([]byte, 100)
 	if n := testing.AllocsPerRun(100, func() {
 		_, _ = from.Write(b)
+		Under(to).Await(50, time.Second, time.Time{})
 		_, _ = io.ReadFull(to, b)
+		Under(to).Await(1, time.Second, time.Time{})
 	}); n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// patiently returns a connection that waits for four bytes.
+func patiently(t *testing.T, here net.Conn, patience time.Duration, deadline time.Time) *conn {
+	t.Helper()
+	c := Over(here).(*conn)
+	p := Under(tls.Client(c, nil))
+	if p != Patient(c) {
+		t.Fatalf("the connection below is %v", p)
+	}
+	p.Await(4, patience, deadline)
+	return c
+}
+
+func TestAReaderIsNotWokenForEachByte(t *testing.T) {
+	leak.Check(t)
+	here, there := pair(t)
+	c, waits := patiently(t, here, time.Hour, time.Time{}), make(chan struct{}, 1)
+	c.onRead = func(fd uintptr) bool {
+		read := c.readNow(fd)
+		if !read {
+			waits <- struct{}{}
+		}
+		return read
+	}
+	for range 10 {
+		go func() {
+			<-waits
+			for _, b := range []byte("abcd") {
+				_, _ = there.Write([]byte{b})
+				runtime.Gosched()
+			}
+		}()
+		if n, err := c.Read(make([]byte, 8)); n != 4 || err != nil {
+			t.Fatalf("%d bytes at once, %v", n, err)
+		}
+	}
+}
+
+func TestPatienceEnds(t *testing.T) {
+	leak.Check(t)
+	here, there := pair(t)
+	c, b := patiently(t, here, time.Millisecond, time.Time{}), make([]byte, 8)
+	for _, text := range []string{"a", "bc"} { // the second time it waits for any
+		if _, err := there.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Read(b); n != len(text) || err != nil {
+			t.Errorf("%d bytes of %q, %v", n, text, err)
+		}
+	}
+}
+
+func TestTheDeadlineIsBehindPatience(t *testing.T) {
+	here, _ := pair(t)
+	c := patiently(t, here, time.Millisecond, time.Now().Add(20*time.Millisecond))
+	begin := time.Now()
+	_, err := c.Read(make([]byte, 8))
+	if took := time.Since(begin); took < 10*time.Millisecond || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after %v: %v", took, err)
+	}
+}
+
+func TestNothingIsBelow(t *testing.T) {
+	here, _ := net.Pipe()
+	if p := Under(tls.Client(here, nil)); p != nil {
+		t.Errorf("below a pipe is %v", p)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Over returns a connection that reads and writes the socket under c with [Read]
@@ -23,7 +24,7 @@ func Over(c net.Conn) net.Conn {
 		return c
 	}
 	quiet := &conn{Conn: c, raw: raw}
-	quiet.onRead, quiet.onWrite = quiet.readNow, quiet.writeNow
+	quiet.onRead, quiet.onWrite, quiet.onAwait = quiet.readNow, quiet.writeNow, quiet.awaitNow
 	return quiet
 }
 
@@ -32,6 +33,13 @@ type conn struct {
 	raw             syscall.RawConn
 	in, out         call
 	onRead, onWrite func(fd uintptr) bool
+
+	// Of the one reader, see Await.
+	onAwait  func(fd uintptr)
+	least    int // bytes, as the socket has it; 0: any
+	patience time.Duration
+	deadline time.Time
+	patient  bool // a wait is not to take longer than patience
 }
 
 // call is what a Read or Write has to do, and has done.
@@ -46,7 +54,33 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	c.in = call{b: b}
-	return c.done("read", &c.in, c.raw.Read(c.onRead))
+	err := c.raw.Read(c.onRead)
+	if c.patient && errors.Is(err, os.ErrDeadlineExceeded) {
+		c.await(1, c.deadline)
+		err = c.raw.Read(c.onRead)
+	}
+	return c.done("read", &c.in, err)
+}
+
+// Await is that of [Patient].
+func (c *conn) Await(least int, patience time.Duration, deadline time.Time) {
+	c.patience, c.deadline = patience, deadline
+	c.await(least, deadline)
+}
+
+// await has the socket let nobody know of less than least bytes. Where it does not, Read
+// returns what there is.
+func (c *conn) await(least int, deadline time.Time) {
+	if least != max(c.least, 1) {
+		c.least = least
+		_ = c.raw.Control(c.onAwait) // not of a connection that is closed; Read says so
+	}
+	c.patient = false
+	_ = c.SetReadDeadline(deadline)
+}
+
+func (c *conn) awaitNow(fd uintptr) {
+	_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, c.least)
 }
 
 func (c *conn) Write(b []byte) (int, error) {
@@ -62,6 +96,7 @@ func (c *conn) readNow(fd uintptr) bool {
 	}
 	switch {
 	case err == syscall.EAGAIN:
+		c.beginWait()
 		return false
 	case err != nil:
 		c.in.err = os.NewSyscallError("read", err)
@@ -70,6 +105,14 @@ func (c *conn) readNow(fd uintptr) bool {
 	}
 	c.in.n = max(n, 0)
 	return true
+}
+
+// beginWait bounds a wait for more than any bytes.
+func (c *conn) beginWait() {
+	if c.least > 1 && !c.patient {
+		c.patient = true
+		_ = c.SetReadDeadline(time.Now().Add(c.patience))
+	}
 }
 
 // writeNow writes what the socket takes, likewise.
