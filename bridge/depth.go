@@ -8,10 +8,13 @@ const few = firstWindow
 
 // slack is how much longer an acknowledgement may take in any case, so that a server
 // without a round trip has enough to do.
-const slack = 300 * time.Microsecond
+const slack = 250 * time.Microsecond
 
-// remeasure is how many rounds a base holds.
-const remeasure = 128
+// remeasure is how many rounds a base holds, or the first one.
+const (
+	remeasure      = 128
+	remeasureFirst = 8
+)
 
 // depth is how much of the backlog may be under way beside live messages. What is more
 // than link and server can have in hand only stands in a queue, and live messages
@@ -21,11 +24,13 @@ const remeasure = 128
 // It adapts once a round, which is as many acknowledgements as may be under way, of
 // what was sent since the last. With a backlog there always is a queue, and how long an
 // acknowledgement takes without one does not show. So now and then the backlog waits
-// until few are under way, and that is measured with these.
+// until few are under way, and that is measured with these. Of the last two measurements
+// the shorter one holds: what gets in the way of one is seldom there at the next.
 type depth struct {
 	most    int           // what the window may be
 	limit   int           // 0: nothing was live yet, and the backlog may have all
 	base    time.Duration // what an acknowledgement takes with few under way
+	last    time.Duration // what it took when that was measured last; 0: never
 	measure bool          // base is measured in this round
 	left    int           // rounds until it is
 	since   time.Time     // the round began; zero: it does when few are under way
@@ -80,16 +85,27 @@ func (d *depth) acknowledged(now, sent time.Time, under, size int) {
 // more time than they may.
 func (d *depth) round(now time.Time) {
 	took := d.sum / time.Duration(d.n)
-	if d.measure || d.limit <= few {
-		d.base, d.left = took, remeasure
+	if d.measure {
+		d.measured(took)
 	}
 	most := d.base + d.base/2 + slack
 	change := min(max(float64(most)/float64(took), 0.5), 2)
 	d.limit = min(max(int(float64(d.limit)*change), few), d.most)
-	d.left--
+	if d.left--; d.limit <= few {
+		d.left = 0 // the base may be wrong
+	}
 	d.measure, d.since = d.left <= 0, now
 	if d.measure {
 		d.since = time.Time{}
 	}
 	d.sum, d.n = 0, 0
+}
+
+// measured takes note that an acknowledgement took so long with few under way.
+func (d *depth) measured(took time.Duration) {
+	d.base, d.left = took, remeasureFirst
+	if d.last > 0 {
+		d.base, d.left = min(took, d.last), remeasure
+	}
+	d.last = took
 }

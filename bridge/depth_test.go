@@ -189,3 +189,31 @@ func TestTheDepthFollowsTheLink(t *testing.T) {
 		})
 	}
 }
+
+// A measurement that something got in the way of does not count, and a link that is slower
+// does.
+func TestAMeasurementIsNotTrustedAlone(t *testing.T) {
+	const ms = time.Millisecond
+	var d depth
+	for _, c := range []struct{ took, want time.Duration }{{50 * ms, 50 * ms}, {ms, ms}, {50 * ms, ms}, {ms, ms}, {50 * ms, ms}, {20 * ms, 20 * ms}} {
+		if d.measured(c.took); d.base != c.want {
+			t.Errorf("the base is %v after %v, want %v", d.base, c.took, c.want)
+		}
+	}
+}
+
+func TestTheFirstMeasurementIsSoonRepeated(t *testing.T) {
+	now := time.Now()
+	d := depth{most: 100}
+	d.begin()
+	acknowledged := 0
+	for d.left <= remeasureFirst && acknowledged < 100*d.most {
+		sent := now
+		now = now.Add(time.Millisecond)
+		d.acknowledged(now, sent, few, d.most)
+		acknowledged++
+	}
+	if most := (remeasureFirst + 1) * d.most; acknowledged > most {
+		t.Errorf("after %d acknowledgements, want %d at most", acknowledged, most)
+	}
+}
