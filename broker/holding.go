@@ -38,12 +38,13 @@ func (s *session) bound(t *turn, q mqtt.QueueLimits) {
 	s.gauge()
 }
 
-// page returns how many bytes are read from the journal at a time.
+// page returns how many bytes are read from the journal at a time. Nothing else happens meanwhile
+// where there is one processor: for 16 KiB that is a tenth of a millisecond.
 func (s *session) page() int {
 	if s.b.memory.room(forQueues) {
-		return s.bounds.MaxMemory / 2
+		return s.bounds.MaxMemory / 16
 	}
-	return min(small, s.bounds.MaxMemory/2)
+	return min(small, s.bounds.MaxMemory/16)
 }
 
 // subscribe enters a subscription of s, which may have had one with its filter. A

@@ -155,12 +155,23 @@ func (s *Store) readChunk(g *segment, c *chunk, queue uint32, after, limit uint6
 			next = limit
 			return nil
 		}
+		size := 0
+		defer func() { h.readOn(after, next, size) }()
 		return eachRecord(h, tx, after, limit, func(key, value []byte) bool {
 			next = binary.BigEndian.Uint64(key)
+			size += len(key) + len(value)
 			return c.copyRecord(queue, key, value)
 		}, func() { next = limit })
 	})
 	return next, err
+}
+
+// readOn notes that so many bytes of the records behind after, up to next, were read. Who
+// goes on where the last one stopped brings little more than that into memory.
+func (h *handle) readOn(after, next uint64, size int) {
+	if h.readTo.Swap(next) == after {
+		h.touched.Add(min(int64(size)+pageSize, chunkBytes) - chunkBytes) // which view counts
+	}
 }
 
 // learnSpans returns what g holds as its summary says, nil if it has none. A

@@ -35,7 +35,8 @@ type segment struct {
 // handle is an open segment.
 type handle struct {
 	*boltFile
-	written bool // by this process; its pages need no check
+	written bool          // by this process; its pages need no check
+	readTo  atomic.Uint64 // the record that was read last
 
 	mu    sync.Mutex
 	sound map[uint64]struct{} // parts, by first record, whose pages were checked
