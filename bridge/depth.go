@@ -92,7 +92,7 @@ func (d *depth) round(now time.Time) {
 	change := min(max(float64(most)/float64(took), 0.5), 2)
 	d.limit = min(max(int(float64(d.limit)*change), few), d.most)
 	if d.left--; d.limit <= few {
-		d.left = 0 // the base may be wrong
+		d.left, d.last = 0, 0 // the base may be wrong, or the link another one
 	}
 	d.measure, d.since = d.left <= 0, now
 	if d.measure {

@@ -13,14 +13,14 @@ type handful struct {
 
 const (
 	// gathering is how long it takes until there is a handful. What is slower, as behind
-	// most networks, goes one by one: there a round trip would take that much longer.
+	// a network with a window of 250, goes one by one: there a round trip would take that much longer.
 	gathering = 150 * time.Microsecond
 
 	// sample is how many acknowledgements tell their rate.
 	sample = 128
 
-	// patience is for a handful that does not come together.
-	patience = time.Millisecond
+	// handfulTime is for a handful that does not come together.
+	handfulTime = time.Millisecond
 )
 
 // took notes an acknowledgement.

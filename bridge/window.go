@@ -64,6 +64,7 @@ func (w *window) enter(done <-chan struct{}, of stream) bool {
 func (w *window) tryEnter(of stream) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.nudge(1 - of) // which may have waited for this one
 	w.waits[of] = !w.free(of)
 	if w.waits[of] {
 		return false
@@ -122,14 +123,18 @@ func (w *window) leave(of stream, sent, now time.Time) {
 func (w *window) wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for of, room := range w.room {
-		if !w.waits[of] || !w.free(stream(of)) {
-			continue
-		}
-		select {
-		case room <- struct{}{}:
-		default:
-		}
+	w.nudge(live)
+	w.nudge(backlog)
+}
+
+// nudge is wake for one stream. The caller holds mu.
+func (w *window) nudge(of stream) {
+	if !w.waits[of] || !w.free(of) {
+		return
+	}
+	select {
+	case w.room[of] <- struct{}{}:
+	default:
 	}
 }
 

@@ -460,3 +460,34 @@ func TestBadTimesPutNothingAside(t *testing.T) {
 		})
 	}
 }
+
+// What both streams wait for goes to both, although one wake is for all acknowledgements of a read, and
+// the backlog can have a place only when the live message has got its own.
+func TestOneWakeIsForBothStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWindow(100, 100, 50, time.Minute)
+		w.depth.limit = 100 // it is known
+		done := make(chan struct{})
+		for _, of := range []stream{live, backlog} {
+			for range 50 {
+				w.tryEnter(of)
+			}
+			go func() {
+				for w.enter(done, of) {
+				}
+			}()
+		}
+		synctest.Wait()
+		for range 10 {
+			w.leave(live, time.Time{}, time.Now())
+			w.leave(backlog, time.Time{}, time.Now())
+		}
+		w.wake()
+		synctest.Wait()
+		if under, _ := w.load(); under != 100 || w.under[backlog] != 50 {
+			t.Errorf("%d are under way, %d of the backlog, want 100 and 50", under, w.under[backlog])
+		}
+		close(done)
+		synctest.Wait()
+	})
+}

@@ -88,7 +88,7 @@ const puback = 4
 // await has the next Read wait for a handful of acknowledgements, and a while for anything.
 func (w *wire) await(now time.Time) {
 	if deadline := now.Add(w.silence); w.socket != nil {
-		w.socket.Await(puback*w.receipts.worth(now), patience, deadline)
+		w.socket.Await(puback*w.receipts.worth(now), handfulTime, deadline)
 	} else {
 		_ = w.SetReadDeadline(deadline)
 	}

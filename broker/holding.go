@@ -38,13 +38,15 @@ func (s *session) bound(t *turn, q mqtt.QueueLimits) {
 	s.gauge()
 }
 
-// page returns how many bytes are read from the journal at a time. Nothing else happens meanwhile
-// where there is one processor: for 16 KiB that is a tenth of a millisecond.
+// page returns how many bytes are read from the journal at a time: 16 KiB with the default
+// max_memory. That takes a tenth of a millisecond, in which nothing else happens where there
+// is one processor.
 func (s *session) page() int {
+	least := min(small, s.bounds.MaxMemory/2)
 	if s.b.memory.room(forQueues) {
-		return s.bounds.MaxMemory / 16
+		return max(least, s.bounds.MaxMemory/16)
 	}
-	return min(small, s.bounds.MaxMemory/16)
+	return least
 }
 
 // subscribe enters a subscription of s, which may have had one with its filter. A

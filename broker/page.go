@@ -16,7 +16,7 @@ type page struct {
 }
 
 // pieceSize bounds what a message can hold in memory beside itself: who keeps one of a
-// piece keeps the piece. So a window of 100 of which each message is the last of its
+// piece keeps the piece, which may have messages of several sessions. So a window of 100 of which each message is the last of its
 // piece costs 400 KiB, but they are acknowledged mostly in order. What would fill a
 // quarter of a piece has memory of its own.
 const pieceSize = 4 << 10
@@ -32,13 +32,13 @@ func newPage(most int) *page {
 	return p
 }
 
-// free gives p back. The bodies of its items stay.
+// free gives p back. The bodies of its items stay, and the next page goes on in the last piece.
 func (p *page) free() {
 	clear(p.items)
 	if cap(p.items) > mostItems {
 		p.items = nil
 	}
-	*p = page{items: p.items[:0]}
+	*p = page{items: p.items[:0], piece: p.piece}
 	pages.Put(p)
 }
 

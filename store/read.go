@@ -156,7 +156,7 @@ func (s *Store) readChunk(g *segment, c *chunk, queue uint32, after, limit uint6
 			return nil
 		}
 		size := 0
-		defer func() { h.readOn(after, next, size) }()
+		defer func() { h.readOn(queue, after, next, size) }()
 		return eachRecord(h, tx, after, limit, func(key, value []byte) bool {
 			next = binary.BigEndian.Uint64(key)
 			size += len(key) + len(value)
@@ -166,11 +166,14 @@ func (s *Store) readChunk(g *segment, c *chunk, queue uint32, after, limit uint6
 	return next, err
 }
 
-// readOn notes that so many bytes of the records behind after, up to next, were read. Who
-// goes on where the last one stopped brings little more than that into memory.
-func (h *handle) readOn(after, next uint64, size int) {
-	if h.readTo.Swap(next) == after {
-		h.touched.Add(min(int64(size)+pageSize, chunkBytes) - chunkBytes) // which view counts
+// readOn notes that so many bytes of the records behind after, up to next, were read for queue. Who
+// goes on about where it stopped brings little more than that into memory: view adds
+// chunkBytes for each call, and this takes back what was not read. Queues that share a
+// place in readTo only count too much.
+func (h *handle) readOn(queue uint32, after, next uint64, size int) {
+	last := h.readTo[queue%uint32(len(h.readTo))].Swap(next)
+	if after <= last && last-after <= chunkSteps {
+		h.touched.Add(min(int64(size)+pageSize, chunkBytes) - chunkBytes)
 	}
 }
 

@@ -35,8 +35,8 @@ type segment struct {
 // handle is an open segment.
 type handle struct {
 	*boltFile
-	written bool          // by this process; its pages need no check
-	readTo  atomic.Uint64 // the record that was read last
+	written bool             // by this process; its pages need no check
+	readTo  [4]atomic.Uint64 // up to where the last reads of queues looked, see readOn
 
 	mu    sync.Mutex
 	sound map[uint64]struct{} // parts, by first record, whose pages were checked

@@ -4,5 +4,5 @@
 // its monitor thread for every message that reaches an idle gateway, and keeps it
 // awake while messages are many (docs/adr/0015). [Read] and [Write] are the calls,
 // on a descriptor that never blocks; [Over] makes a connection that uses
-// them, and waits as any other does.
+// them, and waits as any other does, or until there is more than one byte ([Patient]).
 package quiet
