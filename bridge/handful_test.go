@@ -39,7 +39,7 @@ func TestHandful(t *testing.T) {
 	}
 }
 
-// What was fast before a pause says nothing of what comes behind it, at the latest with a sample.
+// A sample that has a pause in it is slow, however fast the one before was.
 func TestAHandfulAfterAPauseIsOne(t *testing.T) {
 	now := time.Now()
 	h := handful{since: now, rate: 1e6}
