@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -40,7 +38,7 @@ type gateway struct {
 // to be called.
 func newGateway(cfg *Config, log *slog.Logger) (*gateway, error) {
 	debug.SetMemoryLimit(int64(cfg.Gateway.MemoryLimit) / 16 * 13) // the rest is for what the runtime does not count: the program itself, and mapped files
-	shareProcessor()
+	shareProcessor(log)
 	g := &gateway{cfg: cfg, log: log, started: time.Now()}
 	st, err := store.Open(filepath.Clean(cfg.Gateway.DataDir), store.Options{
 		SegmentSize: cfg.Store.SegmentSize, CompactInterval: time.Duration(cfg.Store.CompactInterval), Log: log,
@@ -53,15 +51,6 @@ func newGateway(cfg *Config, log *slog.Logger) (*gateway, error) {
 		return nil, errors.Join(err, st.Close())
 	}
 	return g, nil
-}
-
-// shareProcessor has two goroutines run in turn where there is one processor: else nothing
-// does while one of them waits for the disk, until the Go runtime finds out, which takes it
-// up to 20 ms, or until a page of a mapped file is there. Who sets GOMAXPROCS gets that.
-func shareProcessor() {
-	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) == 1 {
-		runtime.GOMAXPROCS(2)
-	}
 }
 
 func (g *gateway) make() (err error) {

@@ -115,7 +115,7 @@ var modules = map[string]place{
 	"github.com/goccy/go-yaml":            {[]string{"cmd/gateway"}, "each room owns a plain Config; only the command reads files"},
 	"github.com/gorilla/websocket":        {[]string{"broker/listener_ws.go", "bridge/websocket.go"}, "MQTT over WebSocket: a listener, and the way to servers that have one"},
 	"github.com/VictoriaMetrics/metrics":  {[]string{"admin"}, "rooms have counters of their own; only the page knows the format"},
-	"golang.org/x/sys":                    {[]string{"internal/pty"}, "system calls that package syscall does not have"},
+	"golang.org/x/sys":                    {[]string{"internal/pty", "cmd/gateway/processor_linux.go"}, "system calls that package syscall does not have"},
 }
 
 // imports holds every import of one room by another against the table.
