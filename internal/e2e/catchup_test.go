@@ -93,7 +93,7 @@ type latencies struct {
 
 func (l latencies) String() string {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-	return fmt.Sprintf("%.1f / %.1f / %.1f ms of %d", ms(l.median), ms(l.p99), ms(l.max), l.n)
+	return fmt.Sprintf("%.2f / %.2f / %.2f ms of %d", ms(l.median), ms(l.p99), ms(l.max), l.n)
 }
 
 // phase returns what was seen since mark, of all that was published up to now.

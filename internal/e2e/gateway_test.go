@@ -237,7 +237,7 @@ func (p *process) measure() (peak func() usage) {
 	path := fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid)
 	stop, result := make(chan struct{}), make(chan usage, 1)
 	go func() {
-		tick := time.NewTicker(10 * time.Millisecond)
+		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for most := (usage{}); ; {
 			status, _ := os.ReadFile(path) // it is gone with the process
