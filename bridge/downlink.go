@@ -104,8 +104,8 @@ func (d *downlink) await(ack func()) (done chan<- error, ok bool) {
 }
 
 // start subscribes and begins to carry, and does not wait for the server's
-// consent. refused is told what it does not consent to; then comes leave.
-func (d *downlink) start(refused func(link, error), leave func(context.Context, link)) {
+// consent. refused is told what it does not consent to; then comes leave, with the same.
+func (d *downlink) start(refused func(link, error), leave func(context.Context, link, error)) {
 	d.quiet = time.Now()
 	d.unsafe = make(chan unsafe, maxUnsafe)
 	d.stopping, d.stop = context.WithCancel(context.Background())
@@ -118,7 +118,7 @@ func (d *downlink) start(refused func(link, error), leave func(context.Context, 
 		if err != nil && d.stopping.Err() == nil {
 			refused(d.link, err)
 		}
-		leave(d.stopping, d.link)
+		leave(d.stopping, d.link, err)
 	})
 }
 

@@ -56,24 +56,35 @@ type commander struct {
 
 // open accepts the bridge and its subscriptions.
 func (c *commander) open(present bool, answer byte) (connect *packets.ConnectPacket, filters []string) {
-	connect, _ = c.read().(*packets.ConnectPacket)
+	connect = c.connected(present)
+	return connect, c.subscribed(func(string) byte { return answer })
+}
+
+// connected accepts the bridge.
+func (c *commander) connected(present bool) *packets.ConnectPacket {
+	connect, _ := c.read().(*packets.ConnectPacket)
 	accept := packets.NewControlPacket(packets.Connack).(*packets.ConnackPacket)
 	accept.SessionPresent = present
 	_ = accept.Write(c)
+	return connect
+}
+
+// subscribed reads a SUBSCRIBE, gives each filter its answer, and returns them.
+func (c *commander) subscribed(answer func(filter string) byte) (filters []string) {
 	subscribe, _ := c.read().(*packets.SubscribePacket)
 	if subscribe == nil {
 		c.t.Error("the bridge does not subscribe")
-		return connect, nil
+		return nil
 	}
 	suback := packets.NewControlPacket(packets.Suback).(*packets.SubackPacket)
 	suback.MessageID = subscribe.MessageID
 	for i, f := range subscribe.Topics {
 		filters = append(filters, fmt.Sprintf("%s %d", f, subscribe.Qoss[i]))
-		suback.ReturnCodes = append(suback.ReturnCodes, answer|subscribe.Qoss[i])
+		suback.ReturnCodes = append(suback.ReturnCodes, answer(f)|subscribe.Qoss[i])
 	}
 	_ = suback.Write(c)
 	slices.Sort(filters)
-	return connect, filters
+	return filters
 }
 
 func (c *commander) send(qos byte, id uint16, topic, payload string, change ...func(*packets.PublishPacket)) {

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -43,18 +44,24 @@ func (b *Bridge) reminders() (subs []mqtt.Subscription) {
 	return subs
 }
 
-// leavings are the filters that the rules have no more.
-func (b *Bridge) leavings() []string {
+// leavings are the filters that the rules have no more, but for those that still bring
+// what the server refuses under the new ones; why is its answer to these.
+func (b *Bridge) leavings(why error) []string {
+	refused := new(subscribeError)
+	if why != nil && !errors.As(why, &refused) {
+		return nil // it may have taken none
+	}
 	wanted := b.cfg.wanted()
 	return slices.DeleteFunc(slices.Clone(b.listening), func(f string) bool {
-		return slices.ContainsFunc(wanted, func(sub mqtt.Subscription) bool { return sub.Filter == f })
+		return slices.ContainsFunc(wanted, func(sub mqtt.Subscription) bool { return sub.Filter == f }) ||
+			slices.ContainsFunc(refused.filters, func(r string) bool { return overlap(r, f) })
 	})
 }
 
 // leave has the server of l forget the leavings, and then the bridge, unless another
-// server may have a session of its own.
-func (b *Bridge) leave(ctx context.Context, l link) {
-	gone := b.leavings()
+// server may have a session of its own. why is what that answered to the subscriptions.
+func (b *Bridge) leave(ctx context.Context, l link, why error) {
+	gone := b.leavings(why)
 	if len(gone) == 0 {
 		return
 	}

@@ -176,6 +176,79 @@ func TestEachServerForgets(t *testing.T) {
 	})
 }
 
+// What a refused filter was to bring, an old one still brings: it stays until the server
+// takes the new one. What has nothing to do with that goes.
+func TestAnOldFilterStaysUntilTheNewOneIsTaken(t *testing.T) {
+	for name, refused := range map[string]string{"a wider one": "a/#", "a narrower one": "a/b/c"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				local := newLocal()
+				k := &kept{}
+				local.keep = k.keep
+				r := newRig(t, listening("a/b/+", "old"), local, play(t, func(c *commander) { c.open(false, 0) })).start()
+				synctest.Wait()
+				r.end()
+				heard := make(chan []string, 10)
+				r = newRig(t, listening(refused, "new"), local, play(t,
+					func(c *commander) {
+						c.connected(true)
+						c.subscribed(func(filter string) byte {
+							if filter == refused {
+								return 0x80
+							}
+							return 0
+						})
+						heard <- c.unsubscribed()
+						c.send(1, 1, "a/b/c", "on")
+						c.want("PUBACK 1")
+					},
+					func(c *commander) {
+						c.open(true, 0)
+						heard <- c.unsubscribed()
+					},
+				)).start()
+				time.Sleep(time.Minute) // virtual
+				r.Reconnect()
+				time.Sleep(time.Minute) // virtual
+				r.end()
+				close(heard)
+				var all []string
+				for filters := range heard {
+					all = append(all, fmt.Sprint(filters))
+				}
+				if want := []string{"[old]", "[a/b/+]"}; !slices.Equal(all, want) {
+					t.Errorf("the server is to forget %q, want %q", all, want)
+				}
+				if got := k.text(); !slices.Equal(got, []string{"in/a/b/c on 1"}) {
+					t.Errorf("published here: %q", got)
+				}
+			})
+		})
+	}
+}
+
+// One that does not answer SUBSCRIBE may have taken nothing, so nothing is forgotten.
+func TestNothingIsForgottenWithoutAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		r := newRig(t, listening("a/b"), local, play(t, func(c *commander) { c.open(false, 0) })).start()
+		synctest.Wait()
+		r.end()
+		r = newRig(t, listening("a/#"), local, play(t, func(c *commander) {
+			c.connected(true)
+			c.read() // SUBSCRIBE
+			if p, ok := c.read().(*packets.UnsubscribePacket); ok {
+				t.Errorf("the server got %v", p)
+			}
+		})).start()
+		time.Sleep(time.Minute) // virtual
+		r.end()
+		if got := local.reminded(); !slices.Equal(got, []string{"a/#", "a/b"}) {
+			t.Errorf("the inbox keeps %q", got)
+		}
+	})
+}
+
 // A filter as long as MQTT allows has no room for a place before it. The bridge works.
 func TestALongFilterIsNotKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
