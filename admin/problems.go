@@ -1,6 +1,10 @@
 package admin
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // problems says in words what is wrong with the gateway that st describes, what
 // concerns everything first. It is the one place that decides what is worth
@@ -22,6 +26,10 @@ func problems(st *Status, unready error) []string {
 		}
 		if b.Refused > 0 {
 			add("bridge %s: messages dropped since the start because they cannot be carried: %d; check strip and prefix of its rules", b.Name, b.Refused)
+		}
+		if len(b.Gone) > 0 && b.Backlog > 0 {
+			add("bridge %s: messages wait for topics that no rule of out names any more, %d at most: %s; those that no other rule matches are dropped when their turn comes; "+
+				"to keep them, write the topics under out again and restart; queue export copies what waits", b.Name, b.Backlog, quoted(b.Gone))
 		}
 		if b.Unmatched > 0 {
 			add("bridge %s: messages dropped since the start because the rule of out that had queued them is gone: %d, the last on %s; "+
@@ -51,6 +59,15 @@ func problems(st *Status, unready error) []string {
 			s.QuarantinedFiles, s.MissingFiles, s.CorruptRecords, s.CorruptRows)
 	}
 	return list
+}
+
+// quoted is list as text, each in quotes.
+func quoted(list []string) string {
+	var all []string
+	for _, s := range list {
+		all = append(all, strconv.Quote(s))
+	}
+	return strings.Join(all, ", ")
 }
 
 func because(reason string) string {

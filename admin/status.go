@@ -52,6 +52,7 @@ type Bridge struct {
 	Refused           uint64    `json:"refused"`                  // messages that can never be carried, and were dropped
 	Unmatched         uint64    `json:"unmatched"`                // messages queued under rules that are gone, and dropped
 	LastUnmatched     string    `json:"last_unmatched,omitempty"` // topic of the last of them
+	Gone              []string  `json:"gone,omitempty"`           // the first topics of former rules of out, ten at most, while messages wait that were queued under these
 	DeadLetters       int64     `json:"dead_letters"`             // messages the server refused for good, kept aside
 	InFlight          int       `json:"in_flight"`                // sent and not yet acknowledged
 	Connects          uint64    `json:"connects"`
@@ -165,7 +166,7 @@ func newBridge(b bridge.Status, waiting mqtt.Waiting, dead int64) Bridge {
 		Name: b.Name, Server: b.Server, State: b.State.String(),
 		Since: b.Since.UTC(), StateAgeSeconds: since(b.Since), Backlog: waiting.Messages, BacklogBytes: waiting.Bytes,
 		Error: b.Error, ErrorAt: b.ErrorAt.UTC(),
-		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched, LastUnmatched: oneText(b.LastUnmatched), DeadLetters: dead,
+		Acknowledged: b.Acknowledged, Refused: b.Refused, Unmatched: b.Unmatched, LastUnmatched: oneText(b.LastUnmatched), Gone: oneTexts(b.Gone), DeadLetters: dead,
 		InFlight: b.InFlight, Connects: b.Connects,
 		LastAck: b.LastAck.UTC(), LastAckAgeSeconds: sinceEver(b.LastAck),
 		Rate: b.Rate, Returns: b.Returns, Failures: b.Failures, In: b.In,
@@ -177,6 +178,14 @@ func newBridge(b bridge.Status, waiting mqtt.Waiting, dead int64) Bridge {
 		doc.SecondsToEmpty = new(Seconds(d.Seconds()))
 	}
 	return doc
+}
+
+// oneTexts returns the first ten of list, each as oneText has it.
+func oneTexts(list []string) (short []string) {
+	for _, s := range list[:min(len(list), 10)] {
+		short = append(short, oneText(s))
+	}
+	return short
 }
 
 func newAdapter(a adapters.Status) Adapter {

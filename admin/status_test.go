@@ -76,7 +76,7 @@ func example() Status {
 			},
 			{
 				Name: "cloud", Server: "tcp://emqx-1.example.com:1883", State: "down", Since: day, StateAgeSeconds: 754,
-				Backlog: 1234, BacklogBytes: 123400, OldestAgeSeconds: &ninety, SecondsToEmpty: &ninety, Failures: map[string]uint64{"tcp": 7}, Refused: 1, Unmatched: 2, LastUnmatched: "meter/a", DeadLetters: 3, ErrorAt: day,
+				Backlog: 1234, BacklogBytes: 123400, OldestAgeSeconds: &ninety, SecondsToEmpty: &ninety, Failures: map[string]uint64{"tcp": 7}, Refused: 1, Unmatched: 2, LastUnmatched: "meter/a", Gone: []string{"meter/#"}, DeadLetters: 3, ErrorAt: day,
 				Error: "there is no route to emqx-1.example.com:1883: is the network up? (dial tcp: network is unreachable)",
 			},
 		},
@@ -270,6 +270,11 @@ func TestProblems(t *testing.T) {
 		{"messages whose rule is gone", func(s *Status) { s.Bridges[0].Unmatched, s.Bridges[0].LastUnmatched = 5, "meter/a" }, nil, []string{
 			"bridge cloud: messages dropped since the start because the rule of out that had queued them is gone: 5, the last on meter/a; to keep those that still wait, write its topics under out again and restart",
 		}},
+		{"messages that wait for topics that are gone", func(s *Status) { s.Bridges[0].Gone, s.Bridges[0].Backlog = []string{"meter/#", "old"}, 5 }, nil, []string{
+			`bridge cloud: messages wait for topics that no rule of out names any more, 5 at most: "meter/#", "old"; those that no other rule matches are dropped when their turn comes; ` +
+				"to keep them, write the topics under out again and restart; queue export copies what waits",
+		}},
+		{"topics that are gone while nothing waits", func(s *Status) { s.Bridges[0].Gone = []string{"meter/#"} }, nil, []string{}},
 		{"a queue that nobody takes", func(s *Status) {
 			s.Sessions = []broker.SessionStatus{{ID: "bridge/cloud", Inbox: true, Queued: 9}, {ID: "bridge/old", Inbox: true, Unclaimed: true, Queued: 3}}
 		}, nil, []string{

@@ -59,6 +59,7 @@ type places struct{ name string }
 func (p places) inbox() string     { return "bridge/" + p.name }
 func (p places) deadInbox() string { return "bridge/" + p.name + "/dead" }
 func (p places) in() string        { return "$bridge/" + p.name + "/in/" }
+func (p places) out() string       { return "$bridge/" + p.name + "/out/" }
 func (p places) dead() string      { return "$bridge/" + p.name + "/dead/" }
 func (p places) again() string     { return "$bridge/" + p.name + "/again/" }
 

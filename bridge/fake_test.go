@@ -99,13 +99,10 @@ func (l *fakeLocal) Backlog(name string) int64 {
 	return int64(l.left())
 }
 
-func (l *fakeLocal) Filters(string) (filters []string) {
+func (l *fakeLocal) Subscriptions(string) []mqtt.Subscription {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, sub := range l.subs {
-		filters = append(filters, sub.Filter)
-	}
-	return filters
+	return l.subs
 }
 
 func (l *fakeLocal) Waiting(name string) mqtt.Waiting {

@@ -17,15 +17,17 @@ import (
 const maxListening = 1000
 
 // recall has the bridge know the filters that the sessions of its servers may have: those
-// of its rules, and what its inbox says.
+// of its rules, and what its inbox says. What that says of out is looked at as well.
 func (b *Bridge) recall() {
 	if b.listening == nil {
 		b.listening = []string{}
-		for _, f := range b.local.Filters(places{b.cfg.Name}.inbox()) {
-			if f, ok := strings.CutPrefix(f, places{b.cfg.Name}.in()); ok && len(b.listening) < maxListening {
+		kept := b.local.Subscriptions(places{b.cfg.Name}.inbox())
+		for _, sub := range kept {
+			if f, ok := strings.CutPrefix(sub.Filter, places{b.cfg.Name}.in()); ok && len(b.listening) < maxListening {
 				b.listening = append(b.listening, f)
 			}
 		}
+		b.lookForGone(kept)
 	}
 	for _, sub := range b.cfg.wanted() {
 		if !slices.Contains(b.listening, sub.Filter) {
@@ -34,10 +36,16 @@ func (b *Bridge) recall() {
 	}
 }
 
-// reminders are what makes the inbox say so.
-func (b *Bridge) reminders() (subs []mqtt.Subscription) {
-	for _, f := range b.listening {
-		if f = (places{b.cfg.Name}).in() + f; mqtt.ValidFilter(f) == nil { // it may be too long now
+// reminders are what makes the inbox say so, and what is gone from out.
+func (b *Bridge) reminders() []mqtt.Subscription {
+	at := places{b.cfg.Name}
+	return slices.Concat(below(at.in(), b.listening), below(at.out(), b.monitor.snapshot().Gone))
+}
+
+// below are subscriptions to filters at a place where nothing is published.
+func below(place string, filters []string) (subs []mqtt.Subscription) {
+	for _, f := range filters {
+		if f = place + f; mqtt.ValidFilter(f) == nil { // it may be too long now
 			subs = append(subs, mqtt.Subscription{Filter: f})
 		}
 	}

@@ -33,8 +33,8 @@ func (c *commander) unsubscribed() []string {
 
 // reminded returns the filters that the inbox keeps for the next start.
 func (l *fakeLocal) reminded() (filters []string) {
-	for _, f := range l.Filters("bridge/cloud") {
-		if f, ok := strings.CutPrefix(f, "$bridge/cloud/in/"); ok {
+	for _, sub := range l.Subscriptions("bridge/cloud") {
+		if f, ok := strings.CutPrefix(sub.Filter, "$bridge/cloud/in/"); ok {
 			filters = append(filters, f)
 		}
 	}

@@ -60,6 +60,7 @@ type Status struct {
 	Refused       uint64    `json:"refused"`        // messages that can never be carried, and were dropped
 	Unmatched     uint64    `json:"unmatched"`      // messages queued under rules that are gone, and dropped
 	LastUnmatched string    `json:"last_unmatched"` // topic of the last of them
+	Gone          []string  `json:"gone"`           // topics of former rules of out while messages wait that were queued under these
 	DeadLetters   uint64    `json:"dead_letters"`   // messages the server refused for good, and put aside since the start
 	InFlight      int       `json:"in_flight"`      // sent and not yet acknowledged
 	LastAck       time.Time `json:"last_ack"`       // zero: never

@@ -154,8 +154,8 @@ func (b *Broker) Backlog(name string) int64 {
 	return 0
 }
 
-// Filters returns the subscriptions of the inbox called name.
-func (b *Broker) Filters(name string) []string {
+// Subscriptions returns those of the inbox called name, by filter.
+func (b *Broker) Subscriptions(name string) []mqtt.Subscription {
 	b.mu.Lock()
 	s := b.sessions[inboxKey(name)]
 	b.mu.Unlock()
@@ -164,7 +164,7 @@ func (b *Broker) Filters(name string) []string {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Sorted(maps.Keys(s.subs))
+	return slices.SortedFunc(maps.Values(s.subs), func(x, y mqtt.Subscription) int { return cmp.Compare(x.Filter, y.Filter) })
 }
 
 // Waiting says more about the messages that the inbox called name has not
