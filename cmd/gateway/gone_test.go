@@ -12,8 +12,15 @@ import (
 // rules of out name these topics.
 func (s *site) carrying(topics ...string) {
 	s.t.Helper()
+	s.carryingTo("127.0.0.1:1", topics...)
+}
+
+// carryingTo is carrying with another server.
+func (s *site) carryingTo(server string, topics ...string) {
+	s.t.Helper()
 	s.stop()
 	cfg := stubborn("cloud")
+	cfg.Servers = []string{"tcp://" + server}
 	cfg.Out = []bridge.Rule{{Topics: topics}}
 	s.cfg.Bridges = []bridge.Config{cfg}
 	s.cfg.SetDefaults()
@@ -67,4 +74,29 @@ func TestTopicsThatAreGoneFromOut(t *testing.T) {
 	s.publish(mqtt.Message{Topic: "c/1", QoS: 1})
 	s.carrying("c/#")
 	s.wantGone("")
+}
+
+// Once all had their turn the queue forgets it, so that the next start says nothing.
+func TestTopicsThatAreGoneAreForgotten(t *testing.T) {
+	s := newSite(t, nil)
+	up := &site{t: t, cfg: cloudConfig(t.TempDir())}
+	up.start()
+	arrived, err := up.broker.OpenInbox(t.Context(), "test", mqtt.InboxOptions{}, mqtt.Subscription{Filter: "b/#", QoS: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.carrying("a/#", "b/#")
+	s.publish(mqtt.Message{Topic: "a/1", QoS: 1})
+	s.publish(mqtt.Message{Topic: "b/1", QoS: 1})
+	s.carryingTo(up.mqttAddr().String(), "b/#")
+	if m, err := arrived.Recv(t.Context()); err != nil || m.Topic != "b/1" {
+		t.Fatalf("upstream %q arrives, %v", m.Topic, err)
+	}
+	up.stop()
+	s.publish(mqtt.Message{Topic: "b/2", QoS: 1})
+	s.carrying("b/#")
+	s.wantGone("")
+	if s.broker.Backlog("bridge/cloud") == 0 {
+		t.Error("nothing waits, so nothing was to be said anyway")
+	}
 }
