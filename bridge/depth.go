@@ -8,7 +8,7 @@ const few = firstWindow
 
 // slack is how much longer an acknowledgement may take in any case, so that a server
 // without a round trip has enough to do.
-const slack = 250 * time.Microsecond
+const slack = 200 * time.Microsecond
 
 // remeasure is how many rounds a base holds, or the first one.
 const (
