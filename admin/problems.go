@@ -61,11 +61,14 @@ func problems(st *Status, unready error) []string {
 	return list
 }
 
-// quoted is list as text, each in quotes.
-func quoted(list []string) string {
+// quoted is the topics that are gone as text, each in quotes.
+func quoted(gone []string) string {
 	var all []string
-	for _, s := range list {
+	for _, s := range gone {
 		all = append(all, strconv.Quote(s))
+	}
+	if len(gone) == maxGone {
+		all = append(all, "and what else the log names")
 	}
 	return strings.Join(all, ", ")
 }

@@ -180,9 +180,12 @@ func newBridge(b bridge.Status, waiting mqtt.Waiting, dead int64) Bridge {
 	return doc
 }
 
-// oneTexts returns the first ten of list, each as oneText has it.
+// maxGone is how many topics of former rules the status has.
+const maxGone = 10
+
+// oneTexts returns the first maxGone of list, each as oneText has it.
 func oneTexts(list []string) (short []string) {
-	for _, s := range list[:min(len(list), 10)] {
+	for _, s := range list[:min(len(list), maxGone)] {
 		short = append(short, oneText(s))
 	}
 	return short

@@ -274,6 +274,10 @@ func TestProblems(t *testing.T) {
 			`bridge cloud: messages wait for topics that no rule of out names any more, 5 at most: "meter/#", "old"; those that no other rule matches are dropped when their turn comes; ` +
 				"to keep them, write the topics under out again and restart; queue export copies what waits",
 		}},
+		{"many topics that are gone", func(s *Status) { s.Bridges[0].Gone, s.Bridges[0].Backlog = slices.Repeat([]string{"a"}, maxGone), 5 }, nil, []string{
+			"bridge cloud: messages wait for topics that no rule of out names any more, 5 at most: " + strings.Repeat(`"a", `, maxGone) + "and what else the log names; those that no other rule matches are dropped when their turn comes; " +
+				"to keep them, write the topics under out again and restart; queue export copies what waits",
+		}},
 		{"topics that are gone while nothing waits", func(s *Status) { s.Bridges[0].Gone = []string{"meter/#"} }, nil, []string{}},
 		{"a queue that nobody takes", func(s *Status) {
 			s.Sessions = []broker.SessionStatus{{ID: "bridge/cloud", Inbox: true, Queued: 9}, {ID: "bridge/old", Inbox: true, Unclaimed: true, Queued: 3}}

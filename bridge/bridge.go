@@ -27,8 +27,8 @@ type Local interface {
 	// Waiting says more about them, and may read the disk for it.
 	Waiting(name string) mqtt.Waiting
 
-	// Subscriptions returns those that it has; none if there is no such inbox.
-	Subscriptions(name string) []mqtt.Subscription
+	// Filters returns those of its subscriptions; none if there is no such inbox.
+	Filters(name string) []string
 }
 
 // Bridge carries messages to one server of several. Run may be called once at a
@@ -65,7 +65,6 @@ type Bridge struct {
 
 	listening []string // filters that the sessions of the servers may have; nil: not known yet
 	saidKept  bool     // the log knows that a server does not forget some
-	stale     bool     // the inbox still keeps what is not gone any more, see pass
 
 	saidRefused bool    // the log knows that a subscription is refused
 	suspect     suspect // may be why the server ends connections
@@ -146,14 +145,10 @@ func (b *Bridge) openInbox(ctx context.Context) (mqtt.Inbox, error) {
 	at := places{b.cfg.Name}
 	again := mqtt.Subscription{Filter: at.again() + "#", QoS: mqtt.AtLeastOnce}
 	b.recall()
-	if b.local.Backlog(at.inbox()) == 0 {
-		b.pass()
-	}
 	inbox, err := b.local.OpenInbox(ctx, at.inbox(), o, slices.Concat(subscriptions(b.cfg.Out), []mqtt.Subscription{again}, b.reminders())...)
 	if err != nil {
 		return nil, &localError{"open the queue " + at.inbox(), err}
 	}
-	b.stale = false
 	return inbox, nil
 }
 
@@ -223,7 +218,6 @@ func (b *Bridge) firstIsWell(ctx context.Context) bool {
 // carry moves messages over l until it is lost, which is the error, or ctx is done.
 func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool, err error) {
 	defer l.close()
-	waiting := b.local.Backlog(places{b.cfg.Name}.inbox())
 	inbox, err := b.openInbox(ctx)
 	if err != nil {
 		return false, err
@@ -241,7 +235,7 @@ func (b *Bridge) carry(ctx context.Context, server string, l link) (proven bool,
 		cfg:  &b.cfg, server: server, link: l, inbox: inbox, ripe: b.ripe(l.flush), seal: b.sealer.seal, status: b.status, sending: b.sending,
 		monitor: &b.monitor, log: b.log, warned: &b.warned,
 		local: b.local, suspect: &b.suspect, window: b.newWindow(l), publishing: make(turns, 1), flight: newFlight(),
-		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived, l.flush), ahead: waiting, pass: b.pass,
+		pacer: newPacer(b.cfg.CatchUp.Rate, inbox.Arrived, l.flush),
 	}
 	if err = u.run(ctx); err != nil {
 		if seq, ok := u.culprit(err); ok {

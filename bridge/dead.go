@@ -52,7 +52,7 @@ const (
 	propertyRetain  = "tidegate-retain"  // it was to be retained
 )
 
-// places are a bridge's inboxes, and its topics: of its dead letters, and for in, see recall. Clients have no
+// places are a bridge's inboxes, and its topics: of its dead letters, and for in and out, see recall. Clients have no
 // business there: topics that begin with $ match no wildcard at the front.
 type places struct{ name string }
 

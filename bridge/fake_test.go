@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 type fakeLocal struct {
 	mu        sync.Mutex
 	queue     []mqtt.Message // sequence numbers are index + 1
+	added     []time.Time
 	acked     []bool
 	remaining int
 	drained   chan struct{} // closed when all of queue is acknowledged
@@ -62,6 +64,7 @@ func (l *fakeLocal) add(messages ...mqtt.Message) {
 		l.drained = make(chan struct{})
 	}
 	l.queue = append(l.queue, messages...)
+	l.added = append(l.added, slices.Repeat([]time.Time{time.Now()}, len(messages))...)
 	l.acked = append(l.acked, make([]bool, len(messages))...)
 	l.remaining += len(messages)
 	if l.inbox != nil {
@@ -99,14 +102,23 @@ func (l *fakeLocal) Backlog(name string) int64 {
 	return int64(l.left())
 }
 
-func (l *fakeLocal) Subscriptions(string) []mqtt.Subscription {
+func (l *fakeLocal) Filters(string) (filters []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.subs
+	for _, sub := range l.subs {
+		filters = append(filters, sub.Filter)
+	}
+	return filters
 }
 
 func (l *fakeLocal) Waiting(name string) mqtt.Waiting {
-	return mqtt.Waiting{Messages: l.Backlog(name), Bytes: 10 * l.Backlog(name), Oldest: time.Minute}
+	w := mqtt.Waiting{Messages: l.Backlog(name), Bytes: 10 * l.Backlog(name)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.acked, false); i >= 0 {
+		w.Oldest = time.Since(l.added[i])
+	}
+	return w
 }
 
 // keep is called for what the bridge publishes through its inbox.

@@ -1,7 +1,10 @@
 package bridge
 
 import (
+	"context"
+	"net"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +49,7 @@ func TestGoneTopicsAreSaidUntilTheirMessagesHadTheirTurn(t *testing.T) {
 				local := newLocal()
 				declared(t, sending("meter/#", "sensor/#"), local, nil)
 				local.add(queued("sensor/a", "meter/a", "sensor/b")...)
+				time.Sleep(time.Minute) // virtual
 				cfg := sending("sensor/#")
 				cfg.CatchUp.Order = order
 				for range 2 {
@@ -63,6 +67,7 @@ func TestGoneTopicsAreSaidUntilTheirMessagesHadTheirTurn(t *testing.T) {
 					for p := u.publish(); p != nil; p = u.publish() {
 						if !more { // so that the queue is never empty
 							more = true
+							time.Sleep(time.Second) // virtual
 							local.add(queued("sensor/c", "sensor/d")...)
 						}
 						if p.TopicName != "sensor/d" {
@@ -70,7 +75,7 @@ func TestGoneTopicsAreSaidUntilTheirMessagesHadTheirTurn(t *testing.T) {
 						}
 					}
 				})).start()
-				time.Sleep(time.Second) // virtual
+				time.Sleep(2 * heraldInterval) // virtual
 				if s := r.Status(); s.Unmatched != 1 || len(s.Gone) != 0 {
 					t.Errorf("the status is %+v", s)
 				}
@@ -107,18 +112,14 @@ func TestLiveMessagesDoNotEndWhatIsGone(t *testing.T) {
 	})
 }
 
-// Of what is gone only that counts for which something can wait and nobody else does.
+// Of what is gone only that counts for which something waits and no other rule is there.
 func TestNothingIsGone(t *testing.T) {
-	zero := mqtt.AtMostOnce
-	live := sending("meter/#", "sensor/#")
-	live.Out = append([]Rule{{Topics: []string{"live/#"}, QoS: &zero}}, live.Out...)
 	for name, c := range map[string]struct {
 		before, after Config
 		queue         []mqtt.Message
 	}{
 		"nothing waits":            {before: sending("meter/#", "sensor/#"), after: sending("sensor/#")},
 		"a wider one has it":       {sending("meter/+", "sensor/#"), sending("#"), queued("meter/a")},
-		"at QoS 0":                 {live, sending("meter/#", "sensor/#"), queued("meter/a")},
 		"in another order":         {sending("a", "b"), sending("b", "a"), queued("a")},
 		"only the topics of in":    {listening("a/#", "b/#"), listening("b/#"), queued("sensor/a")},
 		"the queue was just begun": {sending("a"), sending("a"), queued("a")},
@@ -135,4 +136,30 @@ func TestNothingIsGone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What leaves the queue in another way ends it as well: it expires, or somebody purges it.
+func TestWhatIsGoneEndsWithWhatWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		declared(t, sending("meter/#", "sensor/#"), local, nil)
+		local.add(queued("meter/a", "meter/b")...)
+		r := declared(t, sending("sensor/#"), local, func(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }).start()
+		time.Sleep(2 * heraldInterval) // virtual
+		if got := r.Status().Gone; len(got) != 1 {
+			t.Errorf("while it waits, gone are %q", got)
+		}
+		(&fakeInbox{local: local}).Ack(1)
+		(&fakeInbox{local: local}).Ack(2)
+		local.add(queued("sensor/a")...)
+		time.Sleep(2 * heraldInterval) // virtual
+		if got := r.Status().Gone; got != nil {
+			t.Errorf("when only others wait, gone are %q", got)
+		}
+		r.end()
+		r = declared(t, sending("sensor/#"), local, nil)
+		if r.log.count(goneLine) != 0 {
+			t.Error("the next start says it again")
+		}
+	})
 }

@@ -50,6 +50,7 @@ type Report struct {
 func (b *Bridge) Report() Report {
 	s, at := b.Status(), places{b.cfg.Name}
 	waiting := b.local.Waiting(at.inbox())
+	b.pass(waiting)
 	now, quality := b.sealer.clock.Time()
 	since := now.Add(-time.Since(s.Since))
 	r := Report{

@@ -21,9 +21,9 @@ const maxListening = 1000
 func (b *Bridge) recall() {
 	if b.listening == nil {
 		b.listening = []string{}
-		kept := b.local.Subscriptions(places{b.cfg.Name}.inbox())
-		for _, sub := range kept {
-			if f, ok := strings.CutPrefix(sub.Filter, places{b.cfg.Name}.in()); ok && len(b.listening) < maxListening {
+		kept := b.local.Filters(places{b.cfg.Name}.inbox())
+		for _, f := range kept {
+			if f, ok := strings.CutPrefix(f, places{b.cfg.Name}.in()); ok && len(b.listening) < maxListening {
 				b.listening = append(b.listening, f)
 			}
 		}
@@ -52,17 +52,24 @@ func below(place string, filters []string) (subs []mqtt.Subscription) {
 	return subs
 }
 
-// leavings are the filters that the rules have no more, but for those that still bring
-// what the server refuses under the new ones; why is its answer to these.
+// leavings are the filters that the rules have no more, but for those that alone still bring
+// what the server refuses under a new one; why is its answer to the new ones.
 func (b *Bridge) leavings(why error) []string {
 	refused := new(subscribeError)
 	if why != nil && !errors.As(why, &refused) {
 		return nil // it may have taken none
 	}
-	wanted := b.cfg.wanted()
+	var wanted, taken []string
+	for _, sub := range b.cfg.wanted() {
+		wanted = append(wanted, sub.Filter)
+		if !slices.Contains(refused.filters, sub.Filter) {
+			taken = append(taken, sub.Filter)
+		}
+	}
 	return slices.DeleteFunc(slices.Clone(b.listening), func(f string) bool {
-		return slices.ContainsFunc(wanted, func(sub mqtt.Subscription) bool { return sub.Filter == f }) ||
-			slices.ContainsFunc(refused.filters, func(r string) bool { return overlap(r, f) })
+		lacks := slices.ContainsFunc(refused.filters, func(r string) bool { return overlap(r, f) })
+		twice := slices.ContainsFunc(taken, func(has string) bool { return covers(has, f) })
+		return slices.Contains(wanted, f) || lacks && !twice
 	})
 }
 

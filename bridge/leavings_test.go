@@ -33,8 +33,8 @@ func (c *commander) unsubscribed() []string {
 
 // reminded returns the filters that the inbox keeps for the next start.
 func (l *fakeLocal) reminded() (filters []string) {
-	for _, sub := range l.Subscriptions("bridge/cloud") {
-		if f, ok := strings.CutPrefix(sub.Filter, "$bridge/cloud/in/"); ok {
+	for _, f := range l.Filters("bridge/cloud") {
+		if f, ok := strings.CutPrefix(f, "$bridge/cloud/in/"); ok {
 			filters = append(filters, f)
 		}
 	}
@@ -192,12 +192,7 @@ func TestAnOldFilterStaysUntilTheNewOneIsTaken(t *testing.T) {
 				r = newRig(t, listening(refused, "new"), local, play(t,
 					func(c *commander) {
 						c.connected(true)
-						c.subscribed(func(filter string) byte {
-							if filter == refused {
-								return 0x80
-							}
-							return 0
-						})
+						c.subscribed(refusing(refused))
 						heard <- c.unsubscribed()
 						c.send(1, 1, "a/b/c", "on")
 						c.want("PUBACK 1")
@@ -225,6 +220,36 @@ func TestAnOldFilterStaysUntilTheNewOneIsTaken(t *testing.T) {
 			})
 		})
 	}
+}
+
+func refusing(filter string) func(string) byte {
+	return func(f string) byte {
+		if f == filter {
+			return 0x80
+		}
+		return 0
+	}
+}
+
+// If another new one brings all that the old one does, commands would come twice.
+func TestAnOldFilterGoesIfAnotherNewOneIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := newLocal()
+		r := newRig(t, listening("a/b"), local, play(t, func(c *commander) { c.open(false, 0) })).start()
+		synctest.Wait()
+		r.end()
+		gone := make(chan []string, 1)
+		r = newRig(t, listening("a/#", "+/b"), local, play(t, func(c *commander) {
+			c.connected(true)
+			c.subscribed(refusing("a/#"))
+			gone <- c.unsubscribed()
+		})).start()
+		time.Sleep(time.Minute) // virtual
+		r.end()
+		if got := <-gone; !slices.Equal(got, []string{"a/b"}) {
+			t.Errorf("the server is to forget %q", got)
+		}
+	})
 }
 
 // One that does not answer SUBSCRIBE may have taken nothing, so nothing is forgotten.

@@ -72,6 +72,8 @@ type Status struct {
 	Rate   float64 `json:"rate"`   // messages a second that were acknowledged lately
 	Shrink float64 `json:"shrink"` // messages a second by which the backlog got shorter lately
 
+	goneAt time.Time // when Gone was found
+
 	In Downward `json:"in"` // what came from upstream
 }
 

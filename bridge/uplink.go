@@ -43,8 +43,6 @@ type uplink struct {
 	suspect *suspect                                  // of the bridge
 	window  *window
 	pacer   *pacer
-	ahead   int64  // messages that waited when the link came up, and have not had their turn; of the backlog's send
-	pass    func() // is called when they have
 
 	publishing turns // of the two streams
 	flight     *flight
@@ -124,16 +122,6 @@ func (u *uplink) send(ctx context.Context, from stream, recv func(context.Contex
 		}
 		u.forward(receiving, from, routes, d)
 		u.pacer.look(u.left)
-		if from == backlog && d.QoS > mqtt.AtMostOnce {
-			u.count()
-		}
-	}
-}
-
-// count takes note that a message of the backlog has had its turn.
-func (u *uplink) count() {
-	if u.ahead--; u.ahead == 0 {
-		u.pass()
 	}
 }
 

@@ -154,8 +154,8 @@ func (b *Broker) Backlog(name string) int64 {
 	return 0
 }
 
-// Subscriptions returns those of the inbox called name, by filter.
-func (b *Broker) Subscriptions(name string) []mqtt.Subscription {
+// Filters returns the subscriptions of the inbox called name.
+func (b *Broker) Filters(name string) []string {
 	b.mu.Lock()
 	s := b.sessions[inboxKey(name)]
 	b.mu.Unlock()
@@ -164,7 +164,7 @@ func (b *Broker) Subscriptions(name string) []mqtt.Subscription {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.SortedFunc(maps.Values(s.subs), func(x, y mqtt.Subscription) int { return cmp.Compare(x.Filter, y.Filter) })
+	return slices.Sorted(maps.Keys(s.subs))
 }
 
 // Waiting says more about the messages that the inbox called name has not

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// turn is how long a thread may keep the processor while another one of the gateway wants
-// it. The kernel's own is 0.7 to 2.8 ms, by the number of processors.
+// turn is how long a thread has the processor before another one of the gateway that is woken
+// may take it; one that only waits for its turn gets it with the kernel's next tick. The
+// kernel's own is 0.7 to 2.8 ms, by the number of processors.
 const turn = 200 * time.Microsecond
 
 // shortTurns asks the kernel for it, for each thread: those that come later have it from who
@@ -20,6 +21,9 @@ const turn = 200 * time.Microsecond
 func shortTurns() error {
 	if err := shortenTurns(); err != nil {
 		return err
+	}
+	if a, err := unix.SchedGetAttr(0, 0); err != nil || a.Runtime == 0 {
+		return err // an older kernel
 	}
 	<-time.After(10 * time.Millisecond) // many times what it takes to start a thread
 	return shortenTurns()
@@ -38,7 +42,7 @@ func shortenTurns() error {
 	return nil
 }
 
-// shortTurn leaves who has a policy of its own, and the nice value of all.
+// shortTurn leaves who has a policy of its own or shorter turns, and the nice value of all.
 func shortTurn(thread string) error {
 	id, err := strconv.Atoi(thread)
 	if err != nil {
@@ -47,6 +51,9 @@ func shortTurn(thread string) error {
 	a, err := unix.SchedGetAttr(id, 0)
 	if err != nil || a.Policy != unix.SCHED_NORMAL {
 		return err
+	}
+	if a.Runtime > 0 && a.Runtime <= uint64(turn) {
+		return nil
 	}
 	a.Runtime = uint64(turn)
 	return unix.SchedSetAttr(id, a, 0)

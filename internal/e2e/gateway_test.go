@@ -231,13 +231,13 @@ func (u usage) String() string {
 }
 
 // measure samples what the gateway's process uses until peak is called.
-func (g *gateway) measure() (peak func() usage) { return g.process.measure() }
+func (g *gateway) measure() (peak func() usage) { return g.process.measure(10 * time.Millisecond) }
 
-func (p *process) measure() (peak func() usage) {
+func (p *process) measure(every time.Duration) (peak func() usage) {
 	path := fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid)
 	stop, result := make(chan struct{}), make(chan usage, 1)
 	go func() {
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for most := (usage{}); ; {
 			status, _ := os.ReadFile(path) // it is gone with the process

@@ -63,7 +63,7 @@ func outageOf(t *testing.T, u *upstream, e contender, queued int) {
 	u.tap.acked.awaitCount(t, total)
 
 	u.network.SetMode(proxy.Cut)
-	before := e.process().measure()
+	before := e.process().measure(10 * time.Millisecond)
 	began := time.Now()
 	f.allow(total + queued)
 	total += queued
@@ -78,7 +78,7 @@ func outageOf(t *testing.T, u *upstream, e contender, queued int) {
 	total += queued / 10
 	f.awaitAcked(t, total)
 
-	after := e.process().measure()
+	after := e.process().measure(10 * time.Millisecond)
 	already := u.tap.acked.count()
 	returned := time.Now()
 	u.network.SetMode(proxy.Pass)
