@@ -46,7 +46,7 @@ type Report struct {
 	In          Downward          `json:"in"`
 }
 
-// Report returns how the bridge fares and what waits for it.
+// Report returns how the bridge fares and what waits for it, which ends what is gone, see pass.
 func (b *Bridge) Report() Report {
 	s, at := b.Status(), places{b.cfg.Name}
 	waiting := b.local.Waiting(at.inbox())
